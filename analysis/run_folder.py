@@ -1,0 +1,92 @@
+"""The folder of a run: where its files are, and which stages are finished.
+
+A stage is finished when its record names the inputs it had and its outputs are still the bytes it wrote. The record
+is written last, so a stage that was cut off is run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from harvest.errors import ConfigError, InputError
+from harvest.store.key import digest
+
+_STAGES_VERSION = 1
+# raise it when a stage would write other files from the same inputs
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people, whole or not at all."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path, stage: str) -> dict[str, Any]:
+    """A file of the run; raises InputError, naming the stage that writes it, if it is missing or damaged."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run `value-harvest {stage} STUDY.yaml` first") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON; delete it and run `value-harvest {stage} STUDY.yaml` again") from error
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    root: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    def prepare(self) -> None:
+        """Make the folder, or raise ConfigError in one sentence if it cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"out: {self.root} cannot be written ({error.strerror}); choose another folder"
+            ) from error
+
+    def file_digest(self, name: str, stage: str) -> str:
+        """sha256 of a file that an earlier stage wrote; raises InputError if it is missing."""
+        path = self / name
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; run `value-harvest {stage} STUDY.yaml` first")
+        return sha256(path.read_bytes()).hexdigest()
+
+    def stage(self, name: str, inputs: Any, outputs: Sequence[str], work: Callable[[], None]) -> bool:
+        """Do the work unless it is finished for these inputs; whether it was done now."""
+        key = digest({"version": _STAGES_VERSION, "inputs": inputs})
+        record = self / f".stages/{name}.json"
+        if self._is_finished(record, key, outputs):
+            return False
+        record.unlink(missing_ok=True)
+        work()
+        record.parent.mkdir(exist_ok=True)
+        write_json(record, {"inputs": key, "outputs": {output: self.file_digest(output, name) for output in outputs}})
+        return True
+
+    def _is_finished(self, record: Path, key: str, outputs: Sequence[str]) -> bool:
+        if not record.is_file() or not all((self / output).is_file() for output in outputs):
+            return False
+        found = read_json(record, record.stem)
+        now = {output: self.file_digest(output, record.stem) for output in outputs}
+        return bool(found == {"inputs": key, "outputs": now})

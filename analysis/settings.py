@@ -1,0 +1,57 @@
+"""A study, as its YAML file says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from harvest.config import (
+    BenchmarkSection,
+    CaptureSection,
+    ClusterSection,
+    ModelSection,
+    RespondSection,
+    Section,
+)
+from harvest.prompts.message import PromptKind
+from harvest.types import EditPhase
+
+
+class SelectSection(Section):
+    method: Literal["probability"] = "probability"
+    top_k: int = Field(2000, ge=0)
+    # neurons that are always taken
+    threshold: float | None = 0.1
+    # and on while the difference reaches this; null: no further ones
+
+
+class AblateSection(Section):
+    prompt: PromptKind = PromptKind.ROLE
+    operations: tuple[Literal["zero"], ...] = ("zero",)
+    phase: EditPhase = EditPhase.BOTH
+    controls: int = Field(20, ge=0)
+    # matched random draws for each set
+    seed: int = 0
+
+
+class Study(Section):
+    """The whole study; a section that is left out has its defaults."""
+
+    out: Path
+    store: Path | None = None
+    # none: OUT/store
+    model: ModelSection
+    benchmarks: tuple[BenchmarkSection, ...] = Field(min_length=1)
+    respond: RespondSection = RespondSection()
+    capture: CaptureSection = CaptureSection()
+    select: tuple[SelectSection, ...] = Field((SelectSection(),), min_length=1, max_length=1)
+    ablate: AblateSection = AblateSection()
+    split: bool = True
+    # identify on one half of the questions, evaluate on the other
+    cluster: ClusterSection = ClusterSection()
+
+    @property
+    def store_path(self) -> Path:
+        return self.store or self.out / "store"

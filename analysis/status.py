@@ -1,0 +1,37 @@
+"""How far a run is, read from its files and its store alone; works while the run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from analysis.run_folder import RunFolder, read_json
+from harvest.errors import InputError
+from harvest.store.commit import Store
+
+
+def run_status(root: Path) -> dict[str, Any]:
+    """`stages` finished, `units` done and missing of the capture's plan, and the paths `store`, `merged`, `rows`.
+
+    Paths and units that are not there yet are null. Raises InputError if the folder is not a run.
+    """
+    folder = RunFolder(root)
+    if not (folder / ".stages").is_dir() and not (folder / "plan.json").is_file():
+        raise InputError(f"{root}: is not the folder of a run; give the `out` of a study that was started")
+    status: dict[str, Any] = {
+        "stages": sorted(path.stem for path in root.glob(".stages/*.json")),
+        "units": None,
+        "store": None,
+        "merged": None,
+        "rows": None,
+    }
+    if (folder / "plan.json").is_file():
+        planned = read_json(folder / "plan.json", "capture")
+        store = Store(Path(planned["store"]))
+        units = {unit for block in store.read_plan(planned["plan"])["blocks"] for unit in block["units"].values()}
+        done = len(store.committed(units))
+        status |= {"store": planned["store"], "units": {"done": done, "missing": len(units) - done}}
+    if (folder / "capture.json").is_file():
+        captured = read_json(folder / "capture.json", "capture")
+        status |= {"merged": captured["merged"], "rows": captured["rows"]}
+    return status

@@ -1,0 +1,115 @@
+"""A study on disk: what it reads, what its answers and units depend on, and the road through its stages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from analysis.run_folder import RunFolder
+from analysis.settings import Study
+from harvest.benchmarks.registry import read_benchmark
+from harvest.benchmarks.source import BenchmarkSource
+from harvest.capture import Capturing
+from harvest.engine.options import EngineOptions
+from harvest.errors import BenchmarkError, ConfigError
+from harvest.fleet import Fleet
+from harvest.generate import Generation
+from harvest.models.checkpoint import read_checkpoint
+from harvest.prompts.message import PromptKind
+from harvest.prompts.order import option_order
+from harvest.prompts.render import Renderer
+from harvest.store.commit import Store
+from harvest.types import Half, Item, OptionOrder, Prompt, Sampling, half_of
+
+
+class StudyRun:
+    """Making one reads and checks every input of the study, and writes nothing."""
+
+    def __init__(self, study: Study) -> None:
+        """Raises InputError for the first thing that is wrong with the model, a benchmark or a prompt."""
+        self.study = study
+        self.folder = RunFolder(study.out)
+        self.store = Store(study.store_path)
+        self.checkpoint = read_checkpoint(study.model.path)
+        if study.model.max_model_len > self.checkpoint.max_positions:
+            raise ConfigError(
+                f"model.max_model_len: {study.model.max_model_len} is more than the {self.checkpoint.max_positions} "
+                f"positions of {study.model.path}; lower it"
+            )
+        self.items = self._read_items()
+        self.renderer = Renderer(study.model.path, study.model.max_model_len, study.respond.max_tokens)
+        # a prompt that cannot be rendered is found now, not after hours of work
+        self.role_prompts = self._render_roles()
+        self.trial_prompts = self._render_trials()
+
+    def _read_items(self) -> list[Item]:
+        entries = self.study.benchmarks
+        items = [item for entry in entries for item in read_benchmark(BenchmarkSource(**entry.model_dump()))]
+        name, times = Counter(item.item_id for item in items).most_common(1)[0]
+        if times > 1:
+            raise BenchmarkError(f"benchmarks: {times} items are called {name}; give one of their entries a `name`")
+        return items
+
+    def _render_roles(self) -> list[Prompt]:
+        rule = self.study.respond.option_order
+        return [self.renderer.render(item, PromptKind.ROLE, option_order(item, rule)) for item in self.items]
+
+    def _render_trials(self) -> list[tuple[Item, Prompt]]:
+        """Every item that the ablation evaluates, in both option orders; open questions have no options to support."""
+        return [
+            (item, self.renderer.render(item, self.study.ablate.prompt, order))
+            for item in self.items
+            if item.options is not None and self.evaluate in (Half.ALL, half_of(item.question_id))
+            for order in OptionOrder
+        ]
+
+    @property
+    def identify(self) -> Half:
+        """The questions that neurons are found on."""
+        return Half.IDENTIFY if self.study.split else Half.ALL
+
+    @property
+    def evaluate(self) -> Half:
+        """The questions that neurons are judged on."""
+        return Half.EVALUATE if self.study.split else Half.ALL
+
+    @property
+    def generation(self) -> Generation:
+        """What the answers depend on, beside their prompts and edits."""
+        respond = self.study.respond
+        sampling = Sampling(respond.max_tokens, respond.repetition_penalty)
+        return Generation(self.checkpoint.fingerprint, self.study.model.dtype, sampling)
+
+    @property
+    def capturing(self) -> Capturing:
+        """What the units depend on, beside their texts."""
+        section = self.study.capture
+        kinds = ("moments", "rows") if section.rows == "full" else ("moments",)
+        return Capturing(self.checkpoint.fingerprint, self.study.model.dtype, section.phase, kinds)
+
+    def fleet(self, debug: bool) -> Fleet:
+        """The engines of this study, none of them open yet."""
+        model, cluster = self.study.model, self.study.cluster
+        options = EngineOptions(
+            model.path.absolute(),
+            dtype=model.dtype,
+            max_model_len=model.max_model_len,
+            tensor_parallel=model.tensor_parallel,
+            max_num_seqs=cluster.max_num_seqs,
+            cpu_threads=cluster.cpu_threads,
+        )
+        return Fleet(options, cluster.engines, cluster.address, debug)
+
+    @cached_property
+    def model_inputs(self) -> dict[str, Any]:
+        """What every stage's record holds of the model; its path is not part of it."""
+        settings = self.study.model.model_dump(mode="json", exclude={"path"})
+        return {"fingerprint": self.checkpoint.fingerprint, **settings}
+
+    @cached_property
+    def item_inputs(self) -> Sequence[dict[str, Any]]:
+        """What the stages' records hold of the benchmarks."""
+        return [asdict(item) for item in self.items]

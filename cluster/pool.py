@@ -1,0 +1,156 @@
+"""A pool of actors that runs opaque tasks, each delivered once.
+
+`schedule` decides, `crew` acts, and the pool carries what one says to the other.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+from cluster.actor import MakeWorker
+from cluster.crew import Build, Crew
+from cluster.errors import ClusterError, ClusterLost, SetupFailed
+from cluster.events import CallActor, Deliver, Drain, Event, GiveUp, StartActor, StopActor, Submit, TasksAdded, Tick
+from cluster.launch import is_connected
+from cluster.policy import Policy
+from cluster.progress import Progress
+from cluster.schedule import Schedule
+from cluster.task import Outcome, Result, Task
+
+_TURN_S = 0.5  # how late a deadline or a progress line may be
+
+OnResult = Callable[[Result], None]
+
+
+class Pool:
+    """Actors that start with the first run that has work for them, and stay for the next until the pool is closed.
+
+    Leaving the `with` block closes the workers in order; leaving it by an exception kills them. No more actors start
+    than there are tasks. One thread may use a pool; `drain` alone may be called from anywhere.
+    """
+
+    def __init__(
+        self,
+        make_worker: MakeWorker,
+        num_actors: int,
+        *,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        env: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        if num_actors < 1:
+            raise ValueError(f"a pool needs at least one actor, not {num_actors}")
+        self._build = Build(make_worker, num_cpus, num_gpus, dict(env or {}))
+        self._num_actors = num_actors
+        self._policy = policy or Policy()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._schedule = Schedule(self._num_actors, self._policy)
+        self._crew = Crew(self._build)
+        self._drain_asked = False
+
+    @property
+    def started(self) -> bool:
+        """Whether any actor has been started and not stopped."""
+        return len(self._crew) > 0
+
+    def run(
+        self, tasks: Iterable[Task], on_result: OnResult | None = None, progress: Progress | None = None
+    ) -> Outcome:
+        """Runs tasks, the costliest first, and hands each result to `on_result` once; results are not kept.
+
+        Raises SetupFailed if no worker can be built, PlacementImpossible if the actors do not fit, ClusterLost if
+        none is left. Whatever is raised, also by `on_result` or Ctrl-C, the actors are killed first.
+        """
+        added = TasksAdded(tuple(tasks))
+        self._drain_asked = False
+        try:
+            self._check_cluster()
+            if progress is not None:
+                progress.begin(len(added.tasks))
+            try:
+                self._work(added, on_result, progress)
+            finally:
+                if progress is not None:
+                    progress.end(self._schedule.counts)
+        except BaseException:
+            self.kill()
+            raise
+        schedule = self._schedule
+        return Outcome(schedule.counts.done, tuple(schedule.failures), schedule.left)
+
+    def drain(self) -> None:
+        """Asks the run in progress to hand out nothing more and to return once the running tasks have ended."""
+        self._drain_asked = True
+
+    def close(self) -> None:
+        """Stops the actors after their workers' `close()`; raises ClusterError if one of those failed."""
+        faults = self._crew.close_all() if is_connected() else []
+        self._reset()
+        if faults:
+            raise ClusterError(f"{len(faults)} worker(s) failed to close, the first with {faults[0].reason}")
+
+    def kill(self) -> None:
+        """Stops the actors now, whatever they do."""
+        if is_connected():
+            self._crew.stop_all()
+        self._reset()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
+
+    def _check_cluster(self) -> None:
+        if not is_connected():
+            raise ClusterError("not connected to Ray: call cluster.launch.connect first")
+        if not self.started:
+            self._crew.check_fit(self._num_actors)
+
+    def _work(self, added: TasksAdded, on_result: OnResult | None, progress: Progress | None) -> None:
+        self._tell(added, on_result)
+        while not self._schedule.finished:
+            if self._drain_asked:
+                self._tell(Drain(), on_result)
+            for event in self._crew.listen(_TURN_S):
+                self._tell(event, on_result)
+            self._tell(Tick(), on_result)
+            if progress is not None:
+                progress.update(self._schedule.counts)
+
+    def _tell(self, event: Event, on_result: OnResult | None) -> None:
+        for instruction in self._schedule.handle(event, time.monotonic()):
+            match instruction:
+                case StartActor(actor_id, place):
+                    self._crew.start(actor_id, place)
+                case CallActor(actor_id):
+                    self._crew.call(actor_id)
+                case StopActor(actor_id):
+                    self._crew.stop(actor_id)
+                case Submit(actor_id, task):
+                    self._crew.submit(actor_id, task)
+                case Deliver(actor_id, task_id):
+                    result = self._crew.take(actor_id, task_id)
+                    if on_result is not None:
+                        on_result(result)
+                case GiveUp(actor_id, reason):
+                    raise self._give_up(actor_id, reason)
+
+    def _give_up(self, actor_id: int, reason: str) -> ClusterError:
+        fault = self._crew.faults.get(actor_id)
+        if fault is None:
+            return ClusterLost(f"no actor is left and none may be started again: {reason}")
+        error = SetupFailed(fault.type_name, fault.message)
+        if fault.pickled is not None:
+            error.__cause__ = pickle.loads(fault.pickled)  # noqa: S301 - our actor's bytes, as all that Ray brings
+        return error

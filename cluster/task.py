@@ -1,0 +1,60 @@
+"""The nouns of a pool: what goes in, what comes out. The payload is opaque and is never looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One idempotent piece of work: it may run more than once, and is delivered once."""
+
+    task_id: str
+    # unique within a run
+    payload: Any
+    cost: float = 1.0
+    # any unit, compared only; the costliest goes first
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished task; its value is a small receipt."""
+
+    task_id: str
+    value: Any
+    actor_id: int
+    wall_s: float
+    # within the worker
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A task that was given up."""
+
+    task_id: str
+    reason: str
+    # of the last attempt
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run's tasks: done + failures + left = all of them."""
+
+    done: int
+    failures: tuple[Failure, ...]
+    left: int = 0
+    # never handed out, because the pool was drained
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """A run at one moment."""
+
+    total: int
+    done: int
+    quarantined: int
+    retries: int
+    actors: int
+    # ready for work

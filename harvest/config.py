@@ -1,0 +1,146 @@
+"""Reading a study file: YAML that executes nothing, `--set` overrides, and harvest's own sections.
+
+Every error is one sentence that starts with file:field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harvest.errors import ConfigError
+from harvest.prompts.order import OrderRule
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    path: Path
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    max_model_len: int = Field(2048, ge=16)
+    # tokens, prompt and answer together
+    tensor_parallel: int = Field(1, ge=1)
+
+
+class BenchmarkSection(Section):
+    path: str
+    # a file, or builtin:NAME
+    format: str | None = None
+    value: str | None = None
+    language: str | None = None
+    name: str | None = None
+    seed: int = 0
+    # of the descriptions dealt to ValueInsight's questions
+
+
+class RespondSection(Section):
+    max_tokens: int = Field(500, ge=1)
+    repetition_penalty: float = Field(1.1, gt=0)
+    option_order: OrderRule = OrderRule.BALANCED
+
+
+class CaptureSection(Section):
+    mode: Literal["replay"] = "replay"
+    phase: Literal["prompt", "response", "both"] = "response"
+    rows: Literal["full", "none"] = "full"
+
+
+class ClusterSection(Section):
+    engines: int = Field(1, ge=1)
+    address: str | None = None
+    # of a running Ray cluster; none: one of our own on this machine
+    max_num_seqs: int = Field(256, ge=1)
+    # requests decoded at once by one engine
+    cpu_threads: int = Field(1, ge=1)
+    # of an engine on the CPU; part of what its last bits depend on, so it never follows the machine by itself
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+Study = TypeVar("Study", bound=BaseModel)
+
+
+def load(file: Path, overrides: Sequence[str], schema: type[Study]) -> Study:
+    """The study in `file` with `a.b=c` overrides applied, checked against `schema`.
+
+    Raises ConfigError.
+    """
+    settings = _read_yaml(file)
+    for override in overrides:
+        _apply(settings, override)
+    try:
+        return schema.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "(top)"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigError(f"{file}:{field}: {_sentence(first, schema)}{more}") from error
+
+
+def _sentence(fault: Mapping[str, Any], schema: type[BaseModel]) -> str:
+    if fault["type"] == "extra_forbidden":
+        known = f"; known there are {', '.join(schema.model_fields)}" if len(fault["loc"]) == 1 else ""
+        return f"unknown key{known}; remove it or correct its spelling"
+    if fault["type"] == "missing":
+        return "is required; add it"
+    return f"{fault['msg'][0].lower()}{fault['msg'][1:]}, not {fault['input']!r}"
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give the path of a study file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":line {mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"{file}{line}: is not plain YAML ({getattr(error, 'problem', None) or 'cannot be parsed'}); correct it"
+        ) from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{file}: holds no settings; see configs/studies for examples")
+    return settings
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    """Set one value in place; numbers in the path index lists."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override}: has not the form a.b=c")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value; quote it") from error
+    *parents, last = path.split(".")
+    place: Any = settings
+    for part in parents:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else _element(place, part, override)
+    if isinstance(place, dict):
+        place[last] = value
+    else:
+        _element(place, last, override)
+        place[int(last)] = value
+
+
+def _element(place: Any, part: str, override: str) -> Any:
+    if not isinstance(place, list) or not part.isdigit() or int(part) >= len(place):
+        raise ConfigError(f"--set {override}: there is no {part!r} in the study; correct the path")
+    return place[int(part)]

@@ -1,0 +1,51 @@
+"""How an engine is opened. Nothing here imports vLLM: a driver plans engines that other processes open."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """An engine's settings; what changes an answer or an activation beyond rounding is in the content keys too."""
+
+    model: Path
+    dtype: str = "bfloat16"
+    max_model_len: int = 2048
+    # tokens, prompt and answer together
+    tensor_parallel: int = 1
+    max_num_seqs: int = 256
+    # requests decoded at once
+    max_num_batched_tokens: int = 8192
+    num_slots: int = 65
+    # the sink, and one for each question of a unit
+    compiled: bool = False
+    probe: bool = True
+    # False opens the stock worker: the control of the no-op tests
+    cpu_threads: int = 1
+    kv_cache_gib: int = 1
+    # on the CPU; a GPU gives what is left
+    extra: dict[str, object] = field(default_factory=dict)
+    # passed to vllm.LLM as they are
+
+    def provenance(self) -> dict[str, object]:
+        return {**asdict(self), "model": str(self.model)}
+
+
+def engine_environment(options: EngineOptions, debug: bool = False) -> dict[str, str]:
+    """What must be in the environment before torch and vLLM are imported."""
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # the engine lives in its actor's own process
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
+        # the probe reads the V1 runner's batch
+        "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(options.cpu_threads),
+        "VLLM_LOGGING_LEVEL": "INFO" if debug else "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

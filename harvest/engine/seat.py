@@ -1,0 +1,47 @@
+"""What sits in an actor: an engine that runs whatever task it is handed. Importing this loads no vLLM."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harvest.engine.options import EngineOptions, engine_environment
+
+if TYPE_CHECKING:
+    from harvest.engine.engine import Engine
+
+
+class EngineTask(Protocol):
+    """A generation or a capture: both know what to do with an engine."""
+
+    def run(self, engine: Engine) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSeat:
+    """Opens the engine where it is called (in the actor) and returns the callable that runs tasks on it."""
+
+    options: EngineOptions
+
+    def __call__(self, index: int) -> SeatedEngine:  # noqa: ARG002 every replica is the same
+        return SeatedEngine(open_engine(self.options))
+
+
+class SeatedEngine:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __call__(self, task: EngineTask) -> Any:
+        return task.run(self._engine)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def open_engine(options: EngineOptions) -> Engine:
+    """An open engine in this process; the environment it needs is set first, because vLLM reads it when imported."""
+    os.environ.update(engine_environment(options))
+    from harvest.engine.engine import Engine
+
+    return Engine(options)

@@ -1,0 +1,146 @@
+"""A Hugging Face checkpoint folder: checked without loading it, and named by its content."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from harvest.errors import ModelError
+
+_CHUNK_BYTES = 1 << 24
+_MAX_HEADER_BYTES = 100_000_000
+# the limit of the safetensors format
+_CACHED_FROM_BYTES = 1 << 28
+# smaller files are hashed in well under a second
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    path: Path
+    fingerprint: str
+    # of config, generation config and weights
+    num_layers: int
+    num_neurons: int
+    # per layer (`intermediate_size`)
+    max_positions: int
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint's shape and fingerprint; every weights file is checked against its own header.
+
+    Raises ModelError for a folder that is missing, or a file in it that is missing or damaged.
+    """
+    if not path.is_dir():
+        raise ModelError(
+            f"{path}: no such model folder; give the path of a Hugging Face checkpoint, or write one with "
+            f"`value-harvest demo-model {path}`"
+        )
+    config = _read_json(path / "config.json")
+    weights = _weight_files(path)
+    for file in weights:
+        _check_safetensors(file)
+    named = [file for file in (path / "config.json", path / "generation_config.json") if file.is_file()]
+    digest = blake2b(digest_size=20)
+    for file in [*named, *weights]:
+        digest.update(file.name.encode() + b"\0" + _file_digest(file).encode())
+    text = config.get("text_config", config)
+    return Checkpoint(
+        path,
+        digest.hexdigest(),
+        _number(text, "num_hidden_layers", path),
+        _number(text, "intermediate_size", path),
+        _number(text, "max_position_embeddings", path),
+    )
+
+
+def _number(config: dict[str, Any], field: str, path: Path) -> int:
+    value = config.get(field)
+    if not isinstance(value, int) or value < 1:
+        raise ModelError(
+            f"{path / 'config.json'}:{field}: {value!r} is not a positive number; is this a language model's folder?"
+        )
+    return value
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror}); copy the checkpoint again") from error
+    except ValueError as error:
+        raise ModelError(f"{file}: is not JSON ({error}); copy the checkpoint again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file}: is not a JSON object; copy the checkpoint again")
+    return value
+
+
+def _weight_files(path: Path) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise ModelError(f"{index}:weight_map: does not name the weights files; copy the checkpoint again")
+        files = [path / name for name in sorted(set(weight_map.values()))]
+    else:
+        files = sorted(path.glob("*.safetensors"))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise ModelError(
+            f"{path}: weights are missing ({', '.join(missing) or '*.safetensors'}); copy the checkpoint again"
+        )
+    return files
+
+
+def _check_safetensors(file: Path) -> None:
+    """The header parses, and the tensors it names fill the file exactly. No tensor is read."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 0 < length <= min(_MAX_HEADER_BYTES, size - 8):
+            raise ModelError(f"{file}: is not a safetensors file, or was cut short; copy it again")
+        header = stream.read(length)
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        end = max(ends)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file}: its header is damaged; copy it again") from error
+    if end != size - 8 - length:
+        raise ModelError(
+            f"{file}: has {size - 8 - length} bytes of weights where its header names {end}; copy it again"
+        )
+
+
+def _file_digest(file: Path) -> str:
+    """Digest of the content; for large files remembered by path, size and time of change."""
+    stat = file.stat()
+    if stat.st_size < _CACHED_FROM_BYTES:
+        return _hash(file)
+    name = blake2b(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(), digest_size=20).hexdigest()
+    remembered = _cache_folder() / "fingerprints" / name
+    if remembered.is_file():
+        return remembered.read_text()
+    digest = _hash(file)
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    fresh = remembered.with_suffix(f".{os.getpid()}")
+    fresh.write_text(digest)
+    fresh.replace(remembered)
+    return digest
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "value-harvest"
+
+
+def _hash(file: Path) -> str:
+    digest = blake2b(digest_size=20)
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

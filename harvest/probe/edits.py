@@ -1,0 +1,73 @@
+"""Edit rows as tables that the op can index: one table a layer, memory in proportion to the edited neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from harvest.errors import SelectionError
+from harvest.probe.state import EditTable
+from harvest.types import EditRow
+
+
+def check_rows(rows: Sequence[EditRow], num_layers: int, num_neurons: int) -> None:
+    """Every edit names a neuron of the model, and none twice.
+
+    Raises SelectionError, naming the first that does not.
+    """
+    for number, row in enumerate(rows):
+        outside = (row.layer < 0) | (row.layer >= num_layers) | (row.neuron < 0) | (row.neuron >= num_neurons)
+        if outside.any():
+            at = int(np.flatnonzero(outside)[0])
+            raise SelectionError(
+                f"edit row {number}: layer {row.layer[at]}, neuron {row.neuron[at]} is not in this model of "
+                f"{num_layers} layers with {num_neurons} neurons each; select again with this model"
+            )
+        flat = row.layer.astype(np.int64) * num_neurons + row.neuron
+        values, counts = np.unique(flat, return_counts=True)
+        if (counts > 1).any():
+            layer, neuron = divmod(int(values[counts > 1][0]), num_neurons)
+            raise SelectionError(
+                f"edit row {number}: layer {layer}, neuron {neuron} is edited twice; combine the edits"
+            )
+
+
+def layer_table(
+    rows: Sequence[EditRow], layer: int, neuron_offset: int, num_neurons: int, device: torch.device
+) -> EditTable | None:
+    """The coefficients of one layer for one rank's neurons [offset, offset + num_neurons); None where no row edits it.
+
+    Row 0 is the identity: `rows` starts at row 1.
+    """
+    picked = [
+        np.flatnonzero(
+            (row.layer == layer) & (row.neuron >= neuron_offset) & (row.neuron < neuron_offset + num_neurons)
+        )
+        for row in rows
+    ]
+    most = max((len(at) for at in picked), default=0)
+    if most == 0:
+        return None
+    neuron_RK = np.zeros((len(rows) + 1, most), np.int64)
+    coefficients_4RK = np.zeros((4, len(rows) + 1, most), np.float32)
+    real_RK = np.zeros((len(rows) + 1, most), np.bool_)
+    for number, (row, at) in enumerate(zip(rows, picked, strict=True), start=1):
+        here = slice(0, len(at))
+        neuron_RK[number, here] = row.neuron[at] - neuron_offset
+        coefficients_4RK[:, number, here] = row.scale[at], row.shift[at], row.floor[at], row.ceiling[at]
+        real_RK[number, here] = True
+        neuron_RK[number, len(at) :] = _unused(neuron_RK[number, here], most - len(at))
+    neuron_RK[0] = np.arange(most)
+    return EditTable(
+        torch.from_numpy(neuron_RK).to(device),
+        torch.from_numpy(coefficients_4RK).to(device),
+        torch.from_numpy(real_RK).to(device),
+    )
+
+
+def _unused(taken: np.ndarray, number: int) -> np.ndarray:
+    """`number` neurons that are not `taken`: padding writes back what is there, so it must not meet a real edit."""
+    candidates = np.arange(len(taken) + number)
+    return np.setdiff1d(candidates, taken)[:number]

@@ -1,0 +1,73 @@
+"""Rows of units put one after the other, with no more than one unit and one shard held.
+
+Axes: Q questions, L layers, F neurons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harvest.store.arrays import (
+    Layout,
+    consolidate,
+    create_group,
+    read_attributes,
+    read_group,
+    read_shape,
+    strings,
+)
+from harvest.store.key import MAX_BLOCK
+from harvest.store.schema import ROW_COORDINATES, ROWS, Variable
+
+
+def build_rows(path: Path, units: Sequence[Path], attributes: Mapping[str, object]) -> None:
+    """Writes the merged view of verified units at a new path."""
+    columns = _coordinates(units)
+    num_questions, num_layers, num_neurons = len(columns["question_id"]), *read_shape(units[0], "row_mean")[1:]
+    columns |= {"layer": np.arange(num_layers), "neuron": np.arange(num_neurons)}
+    # shards of equal size: the last one is padded
+    shard = math.ceil(num_questions / math.ceil(num_questions / MAX_BLOCK))
+    layouts = {
+        name: Layout(variable, (num_questions, num_layers, num_neurons), (shard, num_layers, num_neurons))
+        for name, variable in ROWS.items()
+    }
+    for name, values in columns.items():
+        variable = ROW_COORDINATES.get(name, Variable((name,), "int64"))
+        layouts[name] = Layout(variable, values.shape, values.shape)
+    # what xarray looks for to tell coordinates from variables
+    view = create_group(path, layouts, {**attributes, "coordinates": " ".join(ROW_COORDINATES)})
+    for name, values in columns.items():
+        view[name][...] = values
+    for name in ROWS:
+        for index, rows_QLF in enumerate(_shards((read_group(unit, [name])[name] for unit in units), shard)):
+            view[name][index * shard : index * shard + len(rows_QLF)] = rows_QLF
+    consolidate(path)
+
+
+def _coordinates(units: Sequence[Path]) -> dict[str, NDArray[Any]]:
+    """The variables of ROW_COORDINATES, from the units' attributes."""
+    parts = [read_attributes(unit) for unit in units]
+    return {
+        "question_id": strings(each for part in parts for each in part["question_id"]),
+        "group": strings(part["group"] for part in parts for _ in part["question_id"]),
+        "description_id": strings(each for part in parts for each in part["description_id"]),
+        "num_tokens": np.array([each for part in parts for each in part["num_tokens"]], np.int64),
+    }
+
+
+def _shards(blocks: Iterator[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+    """The blocks' rows again, `size` at a time and the rest at the end."""
+    rest = next(blocks)
+    for block in blocks:
+        while len(rest) >= size:
+            yield rest[:size]
+            rest = rest[size:]
+        rest = np.concatenate([rest, block])
+    for start in range(0, len(rest), size):
+        yield rest[start : start + size]

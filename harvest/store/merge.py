@@ -1,0 +1,51 @@
+"""Committed units folded into a merged view, in the plan's order, so that the bytes are the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from harvest.errors import StoreError
+from harvest.store.commit import Commit, Store
+from harvest.store.fold_moments import build_moments
+from harvest.store.fold_rows import build_rows
+from harvest.store.key import digest
+from harvest.store.schema import VERSION
+from harvest.store.view import publish
+
+Build = Callable[[Path, Sequence[Path], Mapping[str, object]], None]
+
+
+def merge_moments(store: Store, units: Sequence[str], attributes: Mapping[str, object]) -> Path:
+    """The view of the units' moments over (group, layer, neuron), groups in the order of their first unit.
+
+    Raises StoreError if units are missing, DamagedStore if one of them, or the view that is there already, is damaged.
+    """
+    return _merge(store, units, attributes, ".zarr", build_moments)
+
+
+def merge_rows(store: Store, units: Sequence[str], attributes: Mapping[str, object]) -> Path:
+    """The view of the units' rows over (question, layer, neuron), in the units' order; raises as merge_moments does."""
+    return _merge(store, units, attributes, ".rows.zarr", build_rows)
+
+
+def _merge(store: Store, units: Sequence[str], attributes: Mapping[str, object], suffix: str, build: Build) -> Path:
+    commits = _commits(store, units)
+    sources = [(commit.unit, commit.sha256) for commit in commits]
+    key = digest({"version": VERSION, "sources": sources, "attributes": dict(attributes)})
+    return publish(
+        store.root / "merged" / f"{key}{suffix}",
+        sources,
+        lambda path: build(path, [store.open(commit) for commit in commits], attributes),
+    )
+
+
+def _commits(store: Store, units: Sequence[str]) -> list[Commit]:
+    found = [store.find(unit) for unit in units]
+    commits = [commit for commit in found if commit is not None]
+    if not commits or len(commits) < len(units):
+        missing = len(units) - len(commits)
+        raise StoreError(
+            f"store {store.root}: {missing} of {len(units)} units are missing; run `value-harvest capture` again"
+        )
+    return commits

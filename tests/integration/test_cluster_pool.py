@@ -1,0 +1,313 @@
+"""The pool on a real private Ray, with workers that misbehave on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import ClusterError, PlacementImpossible, SetupFailed
+from cluster.launch import connect, disconnect
+from cluster.policy import Policy
+from cluster.pool import Pool
+from cluster.task import Failure, Outcome, Result, Task
+
+ROOT = Path(__file__).parents[2]
+CPUS = 0.1  # each actor's share, so that pools never wait for one another's
+
+
+def worker_in(folder: Path) -> Callable[[int], Any]:
+    """The class of workers that leave their traces in a folder; made here, so that it is pickled by value."""
+
+    class NoWeightsError(Exception):
+        retryable = False
+
+    class Worker:
+        """Obeys its payload: (order, argument)."""
+
+        def __init__(self, place: int) -> None:
+            self.place, self.folder = place, folder
+
+        def __call__(self, payload: tuple[str, Any]) -> Any:
+            order, argument = payload
+            return getattr(self, order)(argument)
+
+        def add_one(self, number: int) -> int:
+            return number + 1
+
+        def sleep(self, seconds: float) -> None:
+            time.sleep(seconds)
+
+        def die(self, _: None) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def die_once(self, name: str) -> str:
+            marker = self.folder / name
+            if not marker.exists():
+                marker.touch()
+                self.die(None)
+            return "second time"
+
+        def fail(self, message: str) -> None:
+            with (self.folder / "tries").open("a") as file:
+                file.write("x")
+            raise ValueError(message)
+
+        def refuse(self, message: str) -> None:
+            with (self.folder / "tries").open("a") as file:
+                file.write("x")
+            raise NoWeightsError(message)
+
+        def lock(self, _: None) -> Any:
+            return threading.Lock()
+
+        def who(self, _: None) -> tuple[int, int, str | None]:
+            time.sleep(0.2)
+            return os.getpid(), self.place, os.environ.get("POOL_TEST")
+
+        def breed(self, _: None) -> None:
+            child = subprocess.Popen(["sleep", "300"])
+            (self.folder / "child").write_text(str(child.pid))
+            self.die(None)
+
+        def close(self) -> None:
+            (self.folder / f"closed-{self.place}").touch()
+
+    return Worker
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    connect(num_cpus=2)
+    connect(num_cpus=2)  # a second call does nothing
+    yield
+    disconnect()
+    disconnect()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pool")
+
+
+@pytest.fixture(scope="module")
+def pool(ray_here: None, folder: Path) -> Iterator[Pool]:
+    with Pool(worker_in(folder), 2, num_cpus=CPUS, env={"POOL_TEST": "here"}) as made:
+        assert not made.started
+        yield made
+
+
+def run(pool: Pool, *tasks: Task) -> tuple[Outcome, dict[str, Result]]:
+    results: dict[str, Result] = {}
+
+    def keep(result: Result) -> None:
+        assert result.task_id not in results, "delivered twice"
+        results[result.task_id] = result
+
+    return pool.run(tasks, keep), results
+
+
+def gone(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "State:\tZ" in status.read_text()
+    except FileNotFoundError:
+        return True
+
+
+def wait_until(happened: Callable[[], bool], limit_s: float) -> bool:
+    end = time.monotonic() + limit_s
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.1)
+    return happened()
+
+
+def test_every_task_is_delivered_once_and_the_next_run_uses_the_same_actors(pool: Pool) -> None:
+    outcome, results = run(pool, *(Task(f"t{i}", ("add_one", i), cost=i) for i in range(100)))
+    assert outcome == Outcome(done=100, failures=())
+    assert {task_id: result.value for task_id, result in results.items()} == {f"t{i}": i + 1 for i in range(100)}
+    assert pool.started
+    runs = [run(pool, *(Task(f"w{i}", ("who", None)) for i in range(4)))[1] for _ in range(2)]
+    seen = [{result.value for result in results.values()} for results in runs]
+    assert seen[0] == seen[1]
+    assert {place for _, place, _ in seen[0]} == {0, 1}
+    assert {value for _, _, value in seen[0]} == {"here"}  # the environment of the pool
+
+
+def test_no_tasks_start_nothing(folder: Path) -> None:
+    with Pool(worker_in(folder), 2, num_cpus=CPUS) as idle:
+        assert idle.run([]) == Outcome(0, ())
+        assert not idle.started
+
+
+def test_a_task_whose_actor_is_killed_completes_on_another(pool: Pool) -> None:
+    tasks = [Task("unlucky", ("die_once", "m"), cost=9), *(Task(f"t{i}", ("add_one", i)) for i in range(20))]
+    outcome, results = run(pool, *tasks)
+    assert outcome == Outcome(done=21, failures=())
+    assert results["unlucky"].value == "second time"
+
+
+def test_a_task_that_always_kills_its_actor_is_quarantined_and_the_rest_completes(pool: Pool) -> None:
+    outcome, results = run(
+        pool, Task("poison", ("die", None), cost=9), *(Task(f"t{i}", ("add_one", i)) for i in range(20))
+    )
+    assert (outcome.done, len(results)) == (20, 20)
+    (failure,) = outcome.failures
+    assert (failure.task_id, failure.attempts) == ("poison", 3)
+    assert "was lost: The actor died unexpectedly" in failure.reason
+
+
+def test_an_exception_is_tried_three_times_and_told(pool: Pool, folder: Path) -> None:
+    outcome, _ = run(pool, Task("bad", ("fail", "row 7 is empty")), Task("good", ("add_one", 1)))
+    assert outcome == Outcome(done=1, failures=(Failure("bad", "ValueError: row 7 is empty", 3),))
+    assert (folder / "tries").read_text() == "xxx"
+    (folder / "tries").unlink()
+
+
+def test_an_exception_that_forbids_it_is_not_tried_again(pool: Pool, folder: Path) -> None:
+    outcome, _ = run(pool, Task("bad", ("refuse", "a NaN")))
+    assert outcome.failures == (Failure("bad", "NoWeightsError: a NaN", 1),)
+    assert (folder / "tries").read_text() == "x"
+    (folder / "tries").unlink()
+
+
+def test_a_value_that_cannot_travel_is_a_failure_of_its_task_alone(pool: Pool) -> None:
+    outcome, _ = run(pool, Task("lock", ("lock", None)), Task("good", ("add_one", 1)))
+    assert outcome.done == 1
+    (failure,) = outcome.failures
+    assert (failure.task_id, failure.attempts) == ("lock", 1)
+    assert "pickle" in failure.reason
+
+
+def test_a_lost_actors_children_go_with_it(pool: Pool, folder: Path) -> None:
+    run(pool, Task("breed", ("breed", None)))
+    child = int((folder / "child").read_text())
+    assert wait_until(lambda: gone(child), 10)
+
+
+def test_a_drained_run_returns_with_what_it_left_and_the_next_one_goes_on(pool: Pool) -> None:
+    outcome = pool.run([Task(f"t{i}", ("sleep", 0.05)) for i in range(40)], lambda result: pool.drain())
+    assert 1 <= outcome.done <= 6
+    assert outcome.done + outcome.left == 40
+    assert run(pool, Task("t", ("add_one", 1)))[0].done == 1
+
+
+def test_what_on_result_raises_reaches_the_caller_with_the_actors_killed(folder: Path) -> None:
+    pids: list[int] = []
+
+    def full(result: Result) -> None:
+        pids.append(result.value[0])
+        raise OSError("no space left")
+
+    doomed = Pool(worker_in(folder), 1, num_cpus=CPUS)
+    with pytest.raises(OSError, match="no space left"):
+        doomed.run([Task("a", ("who", None)), Task("b", ("sleep", 60))], full)
+    assert not doomed.started
+    assert wait_until(lambda: gone(pids[0]), 10)
+
+
+def test_a_task_past_its_deadline_is_given_up(folder: Path) -> None:
+    with Pool(worker_in(folder), 1, num_cpus=CPUS, policy=Policy(max_attempts=1, deadline_s=1.0)) as strict:
+        outcome, _ = run(strict, Task("slow", ("sleep", 60), cost=9), Task("quick", ("add_one", 1)))
+    assert outcome == Outcome(done=1, failures=(Failure("slow", "it ran longer than its deadline of 1 s", 1),))
+    assert (folder / "closed-0").exists()  # the worker was closed when the pool was
+
+
+def test_a_worker_that_cannot_be_built_is_one_sentence_with_its_cause() -> None:
+    def make(place: int) -> Any:
+        raise FileNotFoundError("model demo/: no config.json")
+
+    with (
+        Pool(make, 2, num_cpus=CPUS) as broken,
+        pytest.raises(
+            SetupFailed, match=r"could not be built: FileNotFoundError: model demo/: no config.json"
+        ) as caught,
+    ):
+        broken.run([Task("a", None), Task("b", None)])
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+def test_a_worker_that_kills_its_process_while_it_is_built_is_a_failed_setup() -> None:
+    def make(place: int) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with Pool(make, 1, num_cpus=CPUS) as broken, pytest.raises(SetupFailed, match="died unexpectedly"):
+        broken.run([Task("a", None)])
+
+
+def test_a_pool_that_does_not_fit_says_what_it_lacks(folder: Path) -> None:
+    with (
+        Pool(worker_in(folder), 3, num_cpus=1) as wide,
+        pytest.raises(PlacementImpossible, match=r"room for 2; .* add 1 CPUs"),
+    ):
+        wide.run([Task("a", 1)])
+
+
+def test_another_address_is_refused_while_connected() -> None:
+    with pytest.raises(ClusterError, match="connected to a private Ray already"):
+        connect("127.0.0.1:6379")
+
+
+def test_ray_listens_on_the_loopback_address_alone() -> None:
+    import psutil
+
+    me = psutil.Process()
+    family = [me, *me.children(recursive=True)]
+    addresses = Counter(
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    )
+    assert addresses
+    assert set(addresses) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def driver_script(folder: Path) -> subprocess.Popen[str]:
+    """A driver of its own, two of whose actors have begun a task of a minute."""
+    code = f"""
+        import os, sys, time
+        from pathlib import Path
+        from cluster.launch import connect
+        from cluster.pool import Pool
+        from cluster.task import Task
+
+        def work(payload):
+            (Path({str(folder)!r}) / f"pid-{{os.getpid()}}").touch()
+            time.sleep(60)
+
+        connect(num_cpus=2)
+        Pool(lambda place: work, 2, num_cpus=1).run([Task("a", 0), Task("b", 0)])
+        """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_is_killed_takes_its_ray_with_it(tmp_path: Path, how: signal.Signals) -> None:
+    import psutil
+
+    driver = driver_script(tmp_path)
+    assert wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, 60)
+    family = [
+        process.pid
+        for process in psutil.Process(driver.pid).children(recursive=True)
+        if "Agent" not in process.cmdline()[0]  # Ray's two agents spend a minute on reporting the death, then go too
+    ]
+    assert len(family) >= 4  # raylet, gcs, two actors
+    driver.send_signal(how)
+    _, stderr = driver.communicate(timeout=20)
+    assert ("KeyboardInterrupt" in stderr) == (how == signal.SIGINT)
+    assert wait_until(lambda: all(gone(pid) for pid in family), 15), [pid for pid in family if not gone(pid)]

@@ -1,0 +1,68 @@
+"""Engines that a test opens for itself: one process holds one at a time."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from engine_cases import random_tokens
+from safetensors.torch import load_file, save_file
+
+from harvest.engine.options import EngineOptions
+from harvest.engine.seat import open_engine
+from harvest.errors import CaptureError, EngineError
+from harvest.types import Request, Sampling, Text
+
+
+def test_a_text_longer_than_one_step_is_counted_once(tiny_llama: Path):
+    oracle = reference.load_model(tiny_llama)
+    engine = open_engine(
+        EngineOptions(
+            tiny_llama, dtype="float32", max_model_len=64, max_num_batched_tokens=64, max_num_seqs=8, num_slots=9
+        )
+    )
+    try:
+        texts = [Text(random_tokens(n, n), 2, n) for n in (60, 50, 40, 63, 30, 20, 10)]
+        rows = engine.capture(texts)
+        assert rows.num_tokens_Q.tolist() == [text.planned for text in texts]
+        for at, text in enumerate(texts):
+            expected = reference.reference_row(oracle, text)
+            assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
+    finally:
+        engine.close()
+
+
+def test_a_bare_engine_gives_the_same_log_probabilities(tiny_llama: Path):
+    requests = [Request(random_tokens(n, n)) for n in (5, 60, 33)]
+    answers = {}
+    for probe in (True, False):
+        engine = open_engine(EngineOptions(tiny_llama, dtype="float32", max_model_len=512, probe=probe))
+        try:
+            answers[probe] = [output.outputs[0] for output in engine.run(requests, Sampling(16), logprobs=0)]
+        finally:
+            engine.close()
+    for ours, stock in zip(answers[True], answers[False], strict=True):
+        assert list(ours.token_ids) == list(stock.token_ids)
+        assert ours.cumulative_logprob == stock.cumulative_logprob
+
+
+def test_a_nan_fails_the_unit_and_names_the_layer(tiny_llama: Path, tmp_path: Path):
+    shutil.copytree(tiny_llama, tmp_path / "broken")
+    weights = load_file(tmp_path / "broken/model.safetensors")
+    weights["model.layers.2.mlp.gate_proj.weight"][5] = float("nan")
+    save_file(weights, tmp_path / "broken/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CaptureError, match="layer 2: a NaN or Inf"):
+        open_engine(EngineOptions(tmp_path / "broken", dtype="float32", max_model_len=64))
+
+
+def test_a_second_engine_in_one_process_is_refused(tiny_llama: Path):
+    options = EngineOptions(tiny_llama, dtype="float32", max_model_len=64)
+    engine = open_engine(options)
+    try:
+        with pytest.raises(EngineError, match="has an open engine already"):
+            open_engine(options)
+    finally:
+        engine.close()

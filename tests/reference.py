@@ -1,0 +1,132 @@
+"""Every statistic and edit of this package, slow and plain: the definition that fast code answers to.
+
+The model is Hugging Face's, run one text at a time without a cache; activations are taken by hooks, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
+
+from harvest.types import EditPhase, EditRow, Text
+
+
+def load_model(path: Path, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="eager").eval()
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """One text's statistics over its counted positions; arrays of shape (layer, neuron), NaN where there are none."""
+
+    num_tokens: int
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+    positive: NDArray[np.int64]
+    near_zero: NDArray[np.int64]
+    # activations within 1e-6 of 0, whose sign is rounding
+
+
+def activations(model: torch.nn.Module, token_ids: Sequence[int]) -> NDArray[np.float64]:
+    """act(gate) at every position, shape (layer, position, neuron)."""
+    seen: list[NDArray[np.float64]] = []
+    hooks = [
+        layer.mlp.act_fn.register_forward_hook(lambda module, args, out: seen.append(out[0].double().numpy()))
+        for layer in model.model.layers
+    ]
+    with torch.no_grad():
+        model(torch.tensor([list(token_ids)]))
+    for hook in hooks:
+        hook.remove()
+    return np.stack(seen)
+
+
+def reference_row(model: torch.nn.Module, text: Text) -> ReferenceRow:
+    counted = activations(model, text.token_ids)[:, text.count_start : text.count_stop]
+    tokens = counted.shape[1]
+    if tokens == 0:
+        nothing = np.full(counted.shape[::2], np.nan)
+        zero = np.zeros(counted.shape[::2], np.int64)
+        return ReferenceRow(0, nothing, nothing, nothing, nothing, zero, zero)
+    mean = counted.sum(axis=1) / tokens
+    return ReferenceRow(
+        num_tokens=tokens,
+        mean=mean,
+        m2=((counted - mean[:, None]) ** 2).sum(axis=1),
+        min=counted.min(axis=1),
+        max=counted.max(axis=1),
+        positive=(counted > 0).sum(axis=1),
+        near_zero=(np.abs(counted) <= 1e-6).sum(axis=1),
+    )
+
+
+def reference_moments(model: torch.nn.Module, texts: Sequence[Text]) -> dict[str, NDArray[np.float64]]:
+    """Every variable of the merged view for one group, over all its texts at once."""
+    counted = [activations(model, text.token_ids)[:, text.count_start : text.count_stop] for text in texts]
+    counted = [one for one in counted if one.shape[1]]
+    pooled = np.concatenate(counted, axis=1)
+    question_means = np.stack([one.mean(axis=1) for one in counted])
+    question_rates = np.stack([(one > 0).mean(axis=1) for one in counted])
+    return {
+        "token_count": np.float64(pooled.shape[1]),
+        "question_count": np.float64(len(counted)),
+        "mean": pooled.mean(axis=1),
+        "m2": ((pooled - pooled.mean(axis=1, keepdims=True)) ** 2).sum(axis=1),
+        "min": pooled.min(axis=1),
+        "max": pooled.max(axis=1),
+        "positive_count": (pooled > 0).sum(axis=1).astype(np.float64),
+        "near_zero": (np.abs(pooled) <= 1e-6).sum(axis=1).astype(np.float64),
+        "question_mean": question_means.mean(axis=0),
+        "question_m2": ((question_means - question_means.mean(axis=0)) ** 2).sum(axis=0),
+        "question_rate_mean": question_rates.mean(axis=0),
+        "question_rate_m2": ((question_rates - question_rates.mean(axis=0)) ** 2).sum(axis=0),
+    }
+
+
+@contextmanager
+def edited(model: torch.nn.Module, row: EditRow, answer_start: int) -> Iterator[None]:
+    """The model with y = clip(g * scale + shift, floor, ceiling) at the row's neurons, at the phase's positions.
+
+    Only for whole texts without a cache: position i of the input is position i of the text.
+    """
+
+    def hook_for(number: int):
+        at = np.flatnonzero(row.layer == number)
+
+        def hook(module, args, out):
+            start, stop = {
+                EditPhase.PROMPT: (0, answer_start),
+                EditPhase.RESPONSE: (answer_start, out.shape[1]),
+                EditPhase.BOTH: (0, out.shape[1]),
+            }[row.phase]
+            out = out.clone()
+            for i in at:
+                gate = out[:, start:stop, int(row.neuron[i])]
+                value = gate * float(row.scale[i]) + float(row.shift[i])
+                out[:, start:stop, int(row.neuron[i])] = value.clamp(float(row.floor[i]), float(row.ceiling[i]))
+            return out
+
+        return hook
+
+    hooks = [layer.mlp.act_fn.register_forward_hook(hook_for(i)) for i, layer in enumerate(model.model.layers)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def log_probabilities(model: torch.nn.Module, token_ids: Sequence[int]) -> NDArray[np.float64]:
+    """log p of every next token after each position, shape (position, vocabulary)."""
+    with torch.no_grad():
+        logits = model(torch.tensor([list(token_ids)])).logits[0]
+    return torch.log_softmax(logits.double(), dim=-1).numpy()
