@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from analysis import demo, doctor
 from analysis.report.headline import format_table, headline_table
-from analysis.run_folder import read_json
+from analysis.run_folder import RunFolder, read_json
 from analysis.settings import Study
 from analysis.stages import STAGES
 from analysis.status import run_status
@@ -24,7 +25,6 @@ from harvest.benchmarks.registry import FORMATS, faults, groups, read_benchmark
 from harvest.benchmarks.source import BenchmarkSource
 from harvest.config import load
 from harvest.errors import HarvestError, InputError
-from harvest.models.demo.write import write_demo_model
 from harvest.store.verify import orphans, verify_store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -87,6 +87,10 @@ def demo_model(out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder t
 
     Example: value-harvest demo-model runs/model
     """
+    RunFolder(out).prepare()
+    # imported here: it brings torch
+    from harvest.models.demo.write import write_demo_model
+
     write_demo_model(out)
     print(out)  # noqa: T201
 
@@ -234,6 +238,9 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), 2)
     except (HarvestError, ClusterError) as error:
         _fail(str(error), 1)
+    except OSError as error:
+        # a full disk or a lost file system, wherever it shows
+        _fail(f"{' '.join(str(error).split())}; what was committed is kept, mend it and run the same command again", 1)
     except KeyboardInterrupt:
         _fail("interrupted; what was committed is kept, run the same command again", 130)
     sys.exit(code or 0)
@@ -241,8 +248,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(sentence: str, code: int) -> None:
     if _debug:
-        raise  # noqa: PLE0704 called from an except block: the traceback was asked for
-    print(sentence, file=sys.stderr)  # noqa: T201
+        traceback.print_exc()
+    else:
+        print(sentence, file=sys.stderr)  # noqa: T201
     sys.exit(code)
 
 

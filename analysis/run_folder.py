@@ -35,14 +35,21 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path, stage: str) -> dict[str, Any]:
-    """A file of the run; raises InputError, naming the stage that writes it, if it is missing or damaged."""
+def read_json(path: Path, stage: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """A file of the run that has these keys.
+
+    Raises InputError, naming the stage that writes it, if it is missing or damaged.
+    """
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run `value-harvest {stage} STUDY.yaml` first") from error
     except ValueError as error:
         raise InputError(f"{path}: is not JSON; delete it and run `value-harvest {stage} STUDY.yaml` again") from error
+    if not isinstance(value, dict) or not value.keys() >= set(keys):
+        raise InputError(
+            f"{path}: is not what {stage} writes; delete it and run `value-harvest {stage} STUDY.yaml` again"
+        )
     return value
 
 
@@ -60,10 +67,10 @@ class RunFolder:
             probe = self.root / f".writable.{os.getpid()}"
             probe.touch()
             probe.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"out: {self.root} cannot be written ({error.strerror}); choose another folder"
-            ) from error
+        except (OSError, ValueError) as error:
+            # ValueError: a name that no file can have, such as one with a NUL
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"out: {str(self.root)!r} cannot be written ({why}); choose another folder") from error
 
     def file_digest(self, name: str, stage: str) -> str:
         """sha256 of a file that an earlier stage wrote; raises InputError if it is missing."""
@@ -78,9 +85,10 @@ class RunFolder:
         record = self / f".stages/{name}.json"
         if self._is_finished(record, key, outputs):
             return False
+        # made first: from here on the folder is a run's
+        record.parent.mkdir(exist_ok=True)
         record.unlink(missing_ok=True)
         work()
-        record.parent.mkdir(exist_ok=True)
         write_json(record, {"inputs": key, "outputs": {output: self.file_digest(output, name) for output in outputs}})
         return True
 

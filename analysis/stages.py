@@ -96,7 +96,7 @@ def select(run: StudyRun, fleet: Fleet) -> bool:  # noqa: ARG001 every stage has
     """`neurons.parquet`: a set for every group, found on the identify half, and its matched controls."""
 
     def work() -> None:
-        with open_views(read_json(run.folder / "capture.json", "capture")) as (merged, rows):
+        with open_views(read_json(run.folder / "capture.json", "capture", ("merged", "rows"))) as (merged, rows):
             counts = counts_for(merged, rows, run.identify).load()
         (section,) = run.study.select
         groups = [str(group) for group in counts["group"].to_numpy()]
@@ -168,7 +168,7 @@ def report(run: StudyRun, fleet: Fleet) -> bool:  # noqa: ARG001
     """`summary.json` and `report.html`."""
 
     def work() -> None:
-        with open_views(read_json(run.folder / "capture.json", "capture")) as (merged, _):
+        with open_views(read_json(run.folder / "capture.json", "capture", ("merged", "rows"))) as (merged, _):
             num_tokens = int(merged["token_count"].sum())
         write_report(run, conditions(run), num_tokens)
 

@@ -26,12 +26,12 @@ def run_status(root: Path) -> dict[str, Any]:
         "rows": None,
     }
     if (folder / "plan.json").is_file():
-        planned = read_json(folder / "plan.json", "capture")
+        planned = read_json(folder / "plan.json", "capture", ("store", "plan"))
         store = Store(Path(planned["store"]))
         units = {unit for block in store.read_plan(planned["plan"])["blocks"] for unit in block["units"].values()}
         done = len(store.committed(units))
         status |= {"store": planned["store"], "units": {"done": done, "missing": len(units) - done}}
     if (folder / "capture.json").is_file():
-        captured = read_json(folder / "capture.json", "capture")
+        captured = read_json(folder / "capture.json", "capture", ("merged", "rows"))
         status |= {"merged": captured["merged"], "rows": captured["rows"]}
     return status

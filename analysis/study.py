@@ -46,8 +46,14 @@ class StudyRun:
         self.trial_prompts = self._render_trials()
 
     def _read_items(self) -> list[Item]:
-        entries = self.study.benchmarks
-        items = [item for entry in entries for item in read_benchmark(BenchmarkSource(**entry.model_dump()))]
+        items: list[Item] = []
+        self.sources: dict[str, list[str]] = {}
+        # of each benchmark, as the study names them
+        for entry in self.study.benchmarks:
+            read = read_benchmark(BenchmarkSource(**entry.model_dump()))
+            for benchmark in dict.fromkeys(item.benchmark for item in read):
+                self.sources.setdefault(benchmark, []).append(entry.path)
+            items += read
         name, times = Counter(item.item_id for item in items).most_common(1)[0]
         if times > 1:
             raise BenchmarkError(f"benchmarks: {times} items are called {name}; give one of their entries a `name`")

@@ -17,7 +17,7 @@ from harvest.prompts.order import OrderRule
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -62,11 +62,22 @@ class ClusterSection(Section):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which a key stands once."""
+    """Safe YAML in which a key is a text that stands once, and nothing stands for something else.
+
+    A few lines of aliases of aliases would grow to gigabytes where they are merged or shown in an error.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "an alias stands for a value; write the value out", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is not a text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value)
@@ -87,9 +98,10 @@ def load(file: Path, overrides: Sequence[str], schema: type[Study]) -> Study:
     try:
         return schema.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a list whose only element is at fault is called too short as well
+        first, *others = [fault for fault in error.errors() if fault["type"] != "too_short" or not fault["input"]]
         field = ".".join(str(part) for part in first["loc"]) or "(top)"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        more = f" (and {len(others)} more)" if others else ""
         raise ConfigError(f"{file}:{field}: {_sentence(first, schema)}{more}") from error
 
 
@@ -109,7 +121,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); give the path of a study file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a date that no calendar has, a number of thousands of digits
         mark = getattr(error, "problem_mark", None)
         line = f":line {mark.line + 1}" if mark else ""
         raise ConfigError(
@@ -127,7 +140,7 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: has not the form a.b=c")
     try:
         value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value; quote it") from error
     *parents, last = path.split(".")
     place: Any = settings
@@ -141,6 +154,6 @@ def _apply(settings: dict[str, Any], override: str) -> None:
 
 
 def _element(place: Any, part: str, override: str) -> Any:
-    if not isinstance(place, list) or not part.isdigit() or int(part) >= len(place):
+    if not isinstance(place, list) or not part.isdecimal() or int(part) >= len(place):
         raise ConfigError(f"--set {override}: there is no {part!r} in the study; correct the path")
     return place[int(part)]

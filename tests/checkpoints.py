@@ -26,21 +26,19 @@ def write_byte_tokenizer(out: Path) -> None:
     fast.save_pretrained(out)
 
 
-def write_tiny_llama(out: Path, seed: int = 0) -> Path:
-    """A random Llama, float32: 3 layers, hidden 128, 96 neurons per layer, 4096 positions."""
+def write_tiny_llama(out: Path, seed: int = 0, **sizes: int) -> Path:
+    """A random Llama, float32, 4096 positions: 3 layers, hidden 128, 96 neurons per layer, if not told otherwise."""
     torch.manual_seed(seed)
+    shape = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, **sizes}
     config = LlamaConfig(
         vocab_size=260,
-        hidden_size=128,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,
         bos_token_id=256,
         eos_token_id=257,
         initializer_range=0.15,
         dtype="float32",
+        **shape,
     )
     LlamaForCausalLM(config).save_pretrained(out)
     write_byte_tokenizer(out)

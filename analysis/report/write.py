@@ -40,12 +40,11 @@ def _facts(run: StudyRun, num_tokens: int, num_answers: int) -> RunFacts:
     questions: dict[str, set[tuple[str, str]]] = {}
     for item in run.items:
         questions.setdefault(item.benchmark, set()).add((item.value, item.question_id))
-    sources = ", ".join(entry.path for entry in run.study.benchmarks)
     return RunFacts(
         title=f"Value neurons: {run.study.out.name}",
         model=str(run.study.model.path),
         fingerprint=run.checkpoint.fingerprint,
-        benchmarks=tuple(BenchmarkFacts(name, sources, len(of)) for name, of in questions.items()),
+        benchmarks=tuple(BenchmarkFacts(name, ", ".join(run.sources[name]), len(of)) for name, of in questions.items()),
         num_items=len(run.items),
         num_tokens=num_tokens,
         num_answers=num_answers,

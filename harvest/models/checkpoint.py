@@ -49,6 +49,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     for file in [*named, *weights]:
         digest.update(file.name.encode() + b"\0" + _file_digest(file).encode())
     text = config.get("text_config", config)
+    if not isinstance(text, dict):
+        raise ModelError(f"{path / 'config.json'}:text_config: is not a JSON object; copy the checkpoint again")
     return Checkpoint(
         path,
         digest.hexdigest(),
@@ -60,7 +62,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _number(config: dict[str, Any], field: str, path: Path) -> int:
     value = config.get(field)
-    if not isinstance(value, int) or value < 1:
+    if type(value) is not int or value < 1:
         raise ModelError(
             f"{path / 'config.json'}:{field}: {value!r} is not a positive number; is this a language model's folder?"
         )
@@ -72,7 +74,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         value = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{file}: cannot be read ({error.strerror}); copy the checkpoint again") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: is not JSON ({error}); copy the checkpoint again") from error
     if not isinstance(value, dict):
         raise ModelError(f"{file}: is not a JSON object; copy the checkpoint again")
@@ -85,6 +87,11 @@ def _weight_files(path: Path) -> list[Path]:
         weight_map = _read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise ModelError(f"{index}:weight_map: does not name the weights files; copy the checkpoint again")
+        elsewhere = [name for name in weight_map.values() if name != Path(name).name]
+        if elsewhere:
+            raise ModelError(
+                f"{index}:weight_map: {elsewhere[0]!r} is not a file of this folder; copy the checkpoint again"
+            )
         files = [path / name for name in sorted(set(weight_map.values()))]
     else:
         files = sorted(path.glob("*.safetensors"))
@@ -109,7 +116,7 @@ def _check_safetensors(file: Path) -> None:
         entries = json.loads(header)
         ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
         end = max(ends)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{file}: its header is damaged; copy it again") from error
     if end != size - 8 - length:
         raise ModelError(

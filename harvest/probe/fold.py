@@ -12,13 +12,16 @@ from harvest.probe.state import EditTable, Probe, Routing, SlotStatistics
 
 
 def _step_moments(x_NF: Tensor, local_N: Tensor, tokens_A1: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and m2 per active slot in this step, fp32 two-pass, corrected for the rounding of the mean; fp64 out."""
-    sums_AF = x_NF.new_zeros(len(tokens_A1), x_NF.shape[1])
-    rough_AF = sums_AF.index_add(0, local_N, x_NF) / tokens_A1.float()
-    deviation_NF = x_NF - rough_AF[local_N]
-    residue_AF = sums_AF.index_add(0, local_N, deviation_NF).double()
-    m2_AF = sums_AF.index_add(0, local_N, deviation_NF.square()).double()
-    return rough_AF.double() + residue_AF / tokens_A1, m2_AF - residue_AF.square() / tokens_A1
+    """Mean and m2 per active slot in this step, fp64: summed in fp64, squared in fp32 around the mean's nearest fp32.
+
+    Where all tokens are equal their mean is an fp32 number, so m2 is 0 and never a negative rounding error.
+    """
+    none_AF = x_NF.new_zeros(len(tokens_A1), x_NF.shape[1])
+    mean_AF = none_AF.double().index_add(0, local_N, x_NF.double()) / tokens_A1
+    rough_AF = mean_AF.float()
+    square_NF = (x_NF - rough_AF[local_N]).square()
+    m2_AF = none_AF.index_add(0, local_N, square_NF).double()
+    return mean_AF, m2_AF - tokens_A1 * (mean_AF - rough_AF).square()
 
 
 def fold(activation_TF: Tensor, index: int, routing: Routing, statistics: SlotStatistics) -> None:
@@ -37,9 +40,9 @@ def fold(activation_TF: Tensor, index: int, routing: Routing, statistics: SlotSt
     lowest, highest = statistics.min_LSF[index], statistics.max_LSF[index]
     lowest[slots_A] = lowest[slots_A].scatter_reduce(0, spread_NF, x_NF, "amin")
     highest[slots_A] = highest[slots_A].scatter_reduce(0, spread_NF, x_NF, "amax")
-    on_NF = (x_NF > 0).long()
-    on_AF = on_NF.new_zeros(len(slots_A), x_NF.shape[1]).index_add(0, routing.local_N, on_NF)
-    statistics.positive_LSF[index, slots_A] += on_AF
+    # summed as fp32, which is exact for the tokens of a step and forty times faster than int64 on a CPU
+    on_AF = x_NF.new_zeros(len(slots_A), x_NF.shape[1]).index_add(0, routing.local_N, (x_NF > 0).float())
+    statistics.positive_LSF[index, slots_A] += on_AF.long()
 
 
 def edit(product_TF: Tensor, activation_TF: Tensor, up_TF: Tensor, routing: Routing, table: EditTable) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer
 
 from harvest.errors import ModelError, PromptError
 from harvest.prompts.message import PromptKind, message
@@ -17,11 +16,15 @@ class Renderer:
 
     def __init__(self, model: Path, max_model_len: int, max_tokens: int) -> None:
         """Raises ModelError if the tokenizer cannot be read or has no chat template."""
+        # imported here: transformers brings torch, and most commands need neither
+        from transformers import AutoTokenizer
+
         self._limit = max_model_len - max_tokens
         self._max_tokens = max_tokens
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            # transformers looks into what it parsed without asking what it is
             raise ModelError(
                 f"{model}: its tokenizer cannot be read ({_first_line(error)}); copy the checkpoint again"
             ) from error
@@ -36,7 +39,7 @@ class Renderer:
         messages = [{"role": "user", "content": message(item, kind, order)}]
         try:
             text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:
             raise PromptError(
                 f"{item.item_id}: the model's chat template refuses the prompt ({_first_line(error)})"
             ) from error

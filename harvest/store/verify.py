@@ -28,6 +28,8 @@ def verify_store(root: Path) -> list[Damage]:
     """All damage in the store, by path; empty if every file is what was written. Raises InputError if none is there."""
     if not root.is_dir():
         raise InputError(f"store {root} does not exist; name the folder that holds commits/ and attempts/")
+    if not any((root / name).is_dir() for name in ("plans", "attempts", "commits", "merged")):
+        raise InputError(f"{root} is not a store; name the folder that holds commits/ and attempts/")
     store = Store(root)
     return sorted({*_commits(store), *_lost_commits(store), *_plans(store.root), *_views(store.root)})
 

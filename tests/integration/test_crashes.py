@@ -1,0 +1,71 @@
+"""A run that is killed loses nothing, and what it had committed is not computed again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import yaml
+from road import PROJECT, command, run
+
+
+def write_study(path: Path, demo: Path, out: Path, **more: object) -> Path:
+    settings = {
+        "out": str(out),
+        "model": {"path": str(demo / "model"), "dtype": "float32"},
+        "benchmarks": [{"path": "builtin:c_voice.zh"}],
+        "respond": {"max_tokens": 120},
+        "select": [{"top_k": 6, "threshold": 0.5}],
+        "ablate": {"controls": 3},
+        "cluster": {"engines": 2},
+        **more,
+    }
+    path.write_text(yaml.safe_dump(settings, allow_unicode=True))
+    return path
+
+
+def commits(store: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in store.glob("commits/*.json")}
+
+
+def units(store: Path) -> set[str]:
+    return {name for name in commits(store) if not name.startswith("answers-")}
+
+
+def test_a_capture_killed_half_way_ends_as_one_that_was_not(demo_run, tmp_path: Path):
+    calm = write_study(tmp_path / "calm.yaml", demo_run.out, tmp_path / "calm", store=str(demo_run.out / "store"))
+    run("respond", calm)
+    run("capture", calm)
+    expected = json.loads((tmp_path / "calm/capture.json").read_text())
+
+    study = write_study(tmp_path / "killed.yaml", demo_run.out, tmp_path / "killed")
+    store = tmp_path / "killed/store"
+    run("respond", study)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    victim = subprocess.Popen(command("capture", study), cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(units(store)) < 5 and time.monotonic() < deadline:
+        assert victim.poll() is None, "the capture ended before it could be killed"
+        time.sleep(0.002)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    time.sleep(3)  # the actors notice that their driver is gone
+    before = commits(store)
+    status = json.loads(run("status", tmp_path / "killed", "--json").stdout)
+    assert status["units"]["missing"] > 0, "killed too late to show anything"
+    assert status["units"]["done"] >= 5
+
+    run("capture", study)
+    after = commits(store)
+    assert {name: after[name] for name in before} == before
+    for name in before:
+        attempts = list((store / "attempts" / name.removesuffix(".json")).glob("*.json"))
+        assert len(attempts) == 1, "a committed unit was computed again"
+    found = json.loads((tmp_path / "killed/capture.json").read_text())
+    for name in ("merged_sha256", "rows_sha256"):
+        assert found[name] == expected[name]
+    print(f"killed with {status['units']['done']} of {len(units(store))} units committed")

@@ -1,0 +1,170 @@
+"""Files of a run: what is written is read back, and how far a run is can be seen from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from stored import finished_store
+
+from analysis import demo, doctor
+from analysis.ablate import plan_trials, write_completions
+from analysis.interventions import conditions_for, fingerprint
+from analysis.neurons.neuron_set import NeuronSet
+from analysis.responses import read_responses, write_responses
+from analysis.run_folder import RunFolder, write_json
+from analysis.status import run_status
+from harvest.errors import DamagedStore, InputError, SelectionError
+from harvest.store.key import unit_name
+from harvest.types import Completion, EditPhase, Item, OptionOrder, Prompt
+
+ITEMS = [
+    Item(f"q{number}", "c_voice.zh", "和谐", aspect, "zh", "…", prized="和谐", options=("甲", "乙"), description_id="d")
+    for number in range(2)
+    for aspect in ("support", "conflict")
+]
+PROMPTS = [
+    Prompt(item.item_id, item.group, item.question_id, OptionOrder(("published", "swapped")[at % 2]), (1, at))
+    for at, item in enumerate(ITEMS)
+]
+COMPLETIONS = [Completion(tuple(range(at)), f"答 {at}\x00", ("stop", "length")[at % 2]) for at in range(len(ITEMS))]
+
+
+def test_responses_come_back_as_they_were_written(tmp_path: Path):
+    path = tmp_path / "responses.parquet"
+    write_responses(path, ITEMS, PROMPTS, COMPLETIONS)
+    found = read_responses(path)
+    assert [one.prompt for one in found] == PROMPTS
+    assert [one.completion for one in found] == COMPLETIONS
+    assert {one.description_id for one in found} == {"d"}
+    contract = {"item_id", "group", "value", "aspect", "language", "prompt_token_ids", "response_token_ids", "text"}
+    assert contract | {"finish_reason"} <= set(pq.read_schema(path).names)
+
+
+def test_an_answer_for_every_item_or_none_is_written(tmp_path: Path):
+    with pytest.raises(ValueError, match="zip"):
+        write_responses(tmp_path / "responses.parquet", ITEMS, PROMPTS, COMPLETIONS[1:])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_or_damaged_responses_name_their_stage(tmp_path: Path):
+    path = tmp_path / "responses.parquet"
+    with pytest.raises(SelectionError, match=r"no such file; run `value-harvest respond STUDY.yaml`"):
+        read_responses(path)
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(SelectionError, match="not a readable Parquet file"):
+        read_responses(path)
+
+
+def one_set(aspect: str, draw: int = -1) -> NeuronSet:
+    group = f"c_voice.zh/和谐/{aspect}"
+    ones = np.ones(2)
+    return NeuronSet(
+        set_id=f"{group}|probability" + (f"|control-{draw}" if draw >= 0 else ""),
+        group=group,
+        method="probability" if draw < 0 else "control",
+        layer=np.array([0, 1], np.int32),
+        neuron=np.array([3 + draw, 4], np.int32),
+        score=ones,
+        delta=ones,
+        rate=ones,
+        control_draw=draw,
+        control_of=f"{group}|probability" if draw >= 0 else "",
+    )
+
+
+def test_every_prompt_meets_every_condition_of_its_own_group_and_the_baseline_edits_nothing(tmp_path: Path):
+    sets, controls = [one_set("support"), one_set("conflict")], [one_set("support", draw) for draw in range(2)]
+    conditions = conditions_for(sets, controls, ["zero"], EditPhase.BOTH)
+    trials = plan_trials(list(zip(ITEMS, PROMPTS, strict=True)), conditions)
+    assert len(trials) == 2 * 4 + 2 * 2
+    assert all(trial.condition.group == trial.item.group for trial in trials)
+    for trial in trials:
+        assert trial.request.prompt_token_ids == trial.prompt.token_ids
+        if trial.condition.operation == "none":
+            assert trial.request.edit is None
+        else:
+            assert trial.request.edit is not None
+            assert trial.request.edit.fingerprint == fingerprint(trial.condition)
+            assert len(trial.request.edit.row) == 2
+    write_completions(tmp_path / "completions.parquet", trials, [COMPLETIONS[0]] * len(trials))
+    rows = pq.read_table(tmp_path / "completions.parquet").to_pylist()
+    assert [row["condition_id"] for row in rows] == [trial.condition.condition_id for trial in trials]
+    assert {row["option_order"] for row in rows} == {"published", "swapped"}
+
+
+def started(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    return folder
+
+
+def test_status_counts_what_is_committed_of_the_plan(tmp_path: Path):
+    store, folder = finished_store(tmp_path / "store"), started(tmp_path)
+    done = [path.stem for path in store.root.glob("commits/moments-*.json")]
+    plan = {"blocks": [{"group": "g", "units": {"moments": unit}} for unit in [*done, unit_name("moments", {"x": 1})]]}
+    write_json(folder / "plan.json", {"store": str(store.root), "plan": store.write_plan(plan)})
+    status = run_status(folder.root)
+    assert status == {
+        "stages": [],
+        "units": {"done": 2, "missing": 1},
+        "store": str(store.root),
+        "merged": None,
+        "rows": None,
+    }
+    write_json(folder / "capture.json", {"merged": "m", "rows": None})
+    (folder / ".stages").mkdir()
+    write_json(folder / ".stages/respond.json", {})
+    assert run_status(folder.root) == {**status, "merged": "m", "stages": ["respond"]}
+    for path in store.root.glob("plans/*.json"):
+        path.unlink()
+    with pytest.raises(DamagedStore, match="is missing"):
+        run_status(folder.root)
+
+
+def test_status_works_from_the_first_stage_s_first_moment(tmp_path: Path):
+    folder = started(tmp_path)
+    seen = []
+
+    def work() -> None:
+        seen.append(run_status(folder.root))
+        (folder / "x").touch()
+
+    folder.stage("respond", {}, ["x"], work)
+    assert seen[0]["stages"] == []
+    assert run_status(folder.root)["stages"] == ["respond"]
+
+
+def test_status_of_a_folder_that_is_no_run_is_refused(tmp_path: Path):
+    for root in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InputError, match="is not the folder of a run; give the `out` of a study"):
+            run_status(root)
+
+
+@pytest.mark.parametrize("name", ["2024", "null", "a: b", "[x]", "w=1", "和谐 😀", '"', "true"])
+def test_the_demo_runs_in_a_folder_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    study = demo.study(Path(name))
+    assert study.out == Path(name)
+    assert study.model.path == Path(name) / "model"
+    assert (tmp_path / name / "model" / "config.json").is_file()
+
+
+def test_doctor_names_everything_it_looked_at_and_this_installation_is_whole():
+    found = {name: (what, good) for name, what, good in doctor.findings()}
+    assert {"python", "torch", "ray", "vllm", "package cluster", "package harvest", "package analysis"} <= found.keys()
+    assert all(good for _, good in found.values()), found
+    assert all("\n" not in what for what, _ in found.values())
+
+
+def test_doctor_sees_another_package_in_our_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "cluster_of_another").mkdir()
+    (tmp_path / "cluster_of_another" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text, good = doctor._origin("cluster_of_another")
+    assert not good
+    assert "which is another package of that name than ours" in text
+    assert doctor._origin("no_such_package") == ("not importable; install value-harvest again", False)
+    assert doctor._installed("no-such-distribution") == ("not installed; run `pip install no-such-distribution`", False)

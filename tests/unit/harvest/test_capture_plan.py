@@ -1,0 +1,189 @@
+"""What is captured is planned from content alone: spans, blocks and names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harvest.capture import Answered, Capturing, capture, missing_tasks, plan_blocks, text_of
+from harvest.engine.options import EngineOptions
+from harvest.errors import CaptureError
+from harvest.fleet import Fleet
+from harvest.stats.rows import RequestRows
+from harvest.store.arrays import read_attributes, read_group
+from harvest.store.commit import Store
+from harvest.store.verify import verify_store
+from harvest.types import Completion, OptionOrder, Prompt, Text, opposite_group
+
+GROUP = "c_voice.zh/和谐/support"
+CAPTURING = Capturing("model-1", "float32", "response", ("moments", "rows"))
+
+
+def answered(question_id: str, group: str = GROUP, prompt: int = 3, answer: int = 4) -> Answered:
+    token_ids = tuple(range(prompt))
+    completion = Completion(tuple(range(100, 100 + answer)), "", "stop")
+    item_id = f"{group}/{question_id}"
+    return Answered(Prompt(item_id, group, question_id, OptionOrder.PUBLISHED, token_ids), completion, "d1")
+
+
+def units(blocks) -> set[str]:
+    return {unit for block in blocks for unit in block.units.values()}
+
+
+@pytest.mark.parametrize(
+    ("phase", "answer", "forwarded", "span"),
+    [
+        ("prompt", 4, (0, 1, 2, 100, 101, 102), (0, 3)),
+        ("response", 4, (0, 1, 2, 100, 101, 102), (3, 6)),
+        ("both", 4, (0, 1, 2, 100, 101, 102), (0, 6)),
+        ("prompt", 1, (0, 1, 2), (0, 3)),
+        ("response", 1, (0, 1, 2), (3, 3)),
+        ("both", 1, (0, 1, 2), (0, 3)),
+        ("prompt", 0, (0, 1, 2), (0, 3)),
+        ("response", 0, (0, 1, 2), (3, 3)),
+        ("both", 0, (0, 1, 2), (0, 3)),
+    ],
+)
+def test_the_last_sampled_token_is_never_forwarded(phase: str, answer: int, forwarded: tuple, span: tuple[int, int]):
+    text = text_of(answered("q", answer=answer), phase)
+    assert text == Text(forwarded, *span)
+    assert text.planned == span[1] - span[0]
+
+
+def test_opposing_aspects_share_their_blocks():
+    questions = [f"q{number}" for number in range(200)]
+    groups = (GROUP, opposite_group(GROUP))
+    blocks = plan_blocks([answered(one, group) for group in groups for one in questions], CAPTURING)
+    by_group = {group: [block.question_ids for block in blocks if block.group == group] for group in groups}
+    assert len(by_group[GROUP]) > 2
+    assert by_group[GROUP] == by_group[opposite_group(GROUP)]
+    assert len(units(blocks)) == 2 * len(blocks)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sets(st.integers(0, 10**6), min_size=2, max_size=150), st.randoms())
+def test_the_plan_is_the_same_in_any_order_and_covers_every_question_once(numbers, random):
+    every = [answered(f"q{number}") for number in sorted(numbers)]
+    shuffled = random.sample(every, len(every))
+    blocks = plan_blocks(every, CAPTURING)
+    assert plan_blocks(shuffled, CAPTURING) == blocks
+    assert sorted(one for block in blocks for one in block.question_ids) == sorted(f"q{number}" for number in numbers)
+
+
+def test_a_new_question_renames_the_units_of_one_block():
+    every = [answered(f"q{number}") for number in range(300)]
+    before = units(plan_blocks(every, CAPTURING))
+    changed = []
+    for number in range(1000, 1040):
+        after = units(plan_blocks([*every, answered(f"q{number}")], CAPTURING))
+        changed.append(len(before - after))
+    # a block that the newcomer fills up to its limit moves the cut behind it; nearly always it is one block
+    assert sorted(changed)[len(changed) // 2] == 2, "one block's moments and rows"
+    assert max(changed) <= 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_fingerprint": "model-2"},
+        {"dtype": "bfloat16"},
+        {"phase": "prompt"},
+        {"phase": "both"},
+    ],
+)
+def test_another_model_dtype_or_phase_has_other_units(change: dict[str, str]):
+    one, other = (plan_blocks([answered("q")], each) for each in (CAPTURING, replace(CAPTURING, **change)))
+    assert not units(one) & units(other)
+
+
+def test_another_text_question_description_or_group_has_other_units():
+    variants = [
+        answered("q"),
+        answered("q", answer=5),
+        answered("q", prompt=4),
+        answered("r"),
+        answered("q", opposite_group(GROUP)),
+        replace(answered("q"), description_id="d2"),
+    ]
+    assert len({unit for one in variants for unit in units(plan_blocks([one], CAPTURING))}) == 2 * len(variants)
+
+
+def test_asking_for_rows_too_does_not_rename_the_moments():
+    (both,) = plan_blocks([answered("q")], CAPTURING)
+    (one,) = plan_blocks([answered("q")], replace(CAPTURING, kinds=("moments",)))
+    assert both.units["moments"] == one.units["moments"]
+    assert both.units["rows"] != both.units["moments"]
+    assert both.units["rows"].startswith("rows-")
+
+
+@dataclass
+class Counter:
+    """An engine whose rows are made up: what is tested is what becomes of them."""
+
+    shape: tuple[int, int] = (2, 3)
+    options: EngineOptions = field(default_factory=lambda: EngineOptions(Path("m")))
+    captured: int = 0
+    tokens: int | None = None
+
+    def capture(self, texts: Sequence[Text]) -> RequestRows:
+        self.captured += 1
+        tokens = np.array([self.tokens or text.planned for text in texts], np.int64)
+        shape = (len(texts), *self.shape)
+        mean = np.where(tokens > 0, 1.5, np.nan)[:, None, None] * np.ones(shape)
+        return RequestRows(
+            tokens, mean, mean * 0, mean.astype(np.float32), mean.astype(np.float32), np.ones(shape, np.int64)
+        )
+
+
+def test_a_block_commits_its_kinds_and_only_the_missing_ones(tmp_path: Path):
+    store, engine = Store(tmp_path / "store"), Counter()
+    moments_only = replace(CAPTURING, kinds=("moments",))
+    every = [answered("q1"), answered("q2", answer=1)]
+    (first,) = missing_tasks(plan_blocks(every, moments_only), store)
+    assert first.run(engine) == 3
+    (second,) = missing_tasks(plan_blocks(every, CAPTURING), store)
+    assert list(second.units) == ["rows"]
+    second.run(engine)
+    assert missing_tasks(plan_blocks(every, CAPTURING), store) == []
+    assert engine.captured == 2
+    assert verify_store(store.root) == []
+    (commit,) = store.commits("rows")
+    path = store.open(commit)
+    attributes = read_attributes(path)
+    assert attributes["group"] == GROUP
+    assert sorted(attributes["num_tokens"]) == [0, 3]
+    assert set(attributes["question_id"]) == {"q1", "q2"}
+    empty = attributes["num_tokens"].index(0)
+    assert np.isnan(read_group(path)["row_mean"][empty]).all()
+
+
+def test_blocks_that_are_all_committed_start_no_engine(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    blocks = plan_blocks([answered("q1")], CAPTURING)
+    for task in missing_tasks(blocks, store):
+        task.run(Counter())
+    fleet = Fleet(EngineOptions(Path("no such model")), 1)
+    capture(blocks, store, fleet)
+    assert not fleet.started
+
+
+def test_an_answer_too_long_for_a_row_is_refused_before_its_row_is_committed(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    (task,) = missing_tasks(plan_blocks([answered("q1")], CAPTURING), store)
+    with pytest.raises(CaptureError, match=f"^{GROUP}: an answer has more than 65535 counted tokens; lower respond"):
+        task.run(Counter(tokens=65536))
+    assert store.commits("rows") == []
+
+
+def test_two_phases_that_count_the_same_tokens_are_still_two_units():
+    prompt, both = (
+        plan_blocks([answered("q", answer=1)], replace(CAPTURING, phase=phase)) for phase in ("prompt", "both")
+    )
+    assert prompt[0].texts == both[0].texts
+    assert not units(prompt) & units(both)
