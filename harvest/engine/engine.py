@@ -112,9 +112,12 @@ class Engine:
             each.extra_args = Ticket(key, text.count_start, text.count_stop).to_extra_args()
             sampling.append(each)
             prompts.append({"prompt_token_ids": list(text.token_ids)})
-        if prompts:
-            self._llm.generate(prompts, sampling, use_tqdm=False)
-        ranks = self._llm.collective_rpc("probe_collect", args=(list(range(len(texts))),))
+        try:
+            if prompts:
+                self._llm.generate(prompts, sampling, use_tqdm=False)
+        finally:
+            # whatever happened, the slots are cleared and free for the next unit
+            ranks = self._llm.collective_rpc("probe_collect", args=(list(range(len(texts))),))
         self._check_counts(texts, [count_LQ.numpy() for count_LQ, _ in ranks])
         rows = concatenate_neurons([rows for _, rows in ranks])
         _check_finite(rows)

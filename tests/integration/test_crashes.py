@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import yaml
 from road import PROJECT, command, run
+from safetensors.torch import load_file, save_file
 
 
 def write_study(path: Path, demo: Path, out: Path, **more: object) -> Path:
@@ -34,6 +36,20 @@ def commits(store: Path) -> dict[str, str]:
 
 def units(store: Path) -> set[str]:
     return {name for name in commits(store) if not name.startswith("answers-")}
+
+
+def test_an_engine_that_cannot_be_trusted_ends_the_run_in_one_sentence(demo_run, tmp_path: Path):
+    """The canary meets a NaN in the actor; the sentence comes through Ray to the person."""
+    shutil.copytree(demo_run.out / "model", tmp_path / "model")
+    weights = load_file(tmp_path / "model/model.safetensors")
+    weights["model.layers.1.mlp.gate_proj.weight"][7] = float("nan")
+    save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    model = {"path": str(tmp_path / "model"), "dtype": "float32"}
+    study = write_study(tmp_path / "nan.yaml", demo_run.out, tmp_path / "nan", model=model)
+    stderr = run("run", study, code=1).stderr
+    assert "layer 1: a NaN or Inf among the activations" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "nan/responses.parquet").exists()
 
 
 def test_a_capture_killed_half_way_ends_as_one_that_was_not(demo_run, tmp_path: Path):

@@ -35,6 +35,23 @@ def test_a_text_longer_than_one_step_is_counted_once(tiny_llama: Path):
         engine.close()
 
 
+def test_a_compiled_engine_counts_the_same(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
+    """The probe's op is opaque to the compiler and survives it."""
+    # compiles through the eager backend: the graph is what is tested, not inductor
+    monkeypatch.setenv("VLLM_CPU_CI_ENV", "1")
+    oracle = reference.load_model(tiny_llama)
+    texts = [Text(random_tokens(n, n), n // 2, n - 1) for n in (10, 40, 100, 3)]
+    engine = open_engine(EngineOptions(tiny_llama, dtype="float32", max_model_len=128, compiled=True))
+    try:
+        rows = engine.capture(texts)
+    finally:
+        engine.close()
+    for at, text in enumerate(texts):
+        expected = reference.reference_row(oracle, text)
+        assert rows.num_tokens_Q[at] == expected.num_tokens
+        assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
+
+
 def test_a_bare_engine_gives_the_same_log_probabilities(tiny_llama: Path):
     requests = [Request(random_tokens(n, n)) for n in (5, 60, 33)]
     answers = {}
