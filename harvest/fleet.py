@@ -70,7 +70,7 @@ class Fleet:
             self._pool = Pool(
                 EngineSeat(self.options),
                 self.num_engines,
-                num_cpus=self.options.cpu_threads,
+                num_cpus=self.options.cpu_threads * self.options.tensor_parallel,
                 num_gpus=self.options.tensor_parallel if on_gpu else 0,
                 env=engine_environment(self.options, self.debug),
             )

@@ -41,7 +41,7 @@ def engine_environment(options: EngineOptions, debug: bool = False) -> dict[str,
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         # the probe reads the V1 runner's batch
         "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_OMP_THREADS_BIND": _cores(options),
         "OMP_NUM_THREADS": str(options.cpu_threads),
         "VLLM_LOGGING_LEVEL": "INFO" if debug else "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
@@ -49,3 +49,11 @@ def engine_environment(options: EngineOptions, debug: bool = False) -> dict[str,
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def _cores(options: EngineOptions) -> str:
+    """Which cores each rank's threads are bound to; one rank is left to the system."""
+    if options.tensor_parallel == 1:
+        return "nobind"
+    first = range(0, options.tensor_parallel * options.cpu_threads, options.cpu_threads)
+    return "|".join(f"{core}-{core + options.cpu_threads - 1}" for core in first)

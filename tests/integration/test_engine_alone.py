@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-from engine_cases import random_tokens
+from engine_cases import edit_row, random_tokens
 from safetensors.torch import load_file, save_file
 
 from harvest.engine.options import EngineOptions
 from harvest.engine.seat import open_engine
 from harvest.errors import CaptureError, EngineError
-from harvest.types import Request, Sampling, Text
+from harvest.types import Edit, Request, Sampling, Text
 
 
 def test_a_text_longer_than_one_step_is_counted_once(tiny_llama: Path):
@@ -50,6 +50,31 @@ def test_a_compiled_engine_counts_the_same(tiny_llama: Path, monkeypatch: pytest
         expected = reference.reference_row(oracle, text)
         assert rows.num_tokens_Q[at] == expected.num_tokens
         assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
+
+
+def test_two_tensor_parallel_ranks_count_and_edit_as_one_model(tiny_llama: Path):
+    oracle = reference.load_model(tiny_llama)
+    texts = [Text(random_tokens(n, n), n // 2, n - 1) for n in (10, 40, 100)]
+    prompt = random_tokens(24, 7)
+    # neurons of both ranks: each holds 48 of the 96
+    row = edit_row([(0, 3), (0, 95), (1, 47), (1, 48), (2, 90)], scale=3.0)
+    engine = open_engine(EngineOptions(tiny_llama, dtype="float32", max_model_len=128, tensor_parallel=2))
+    try:
+        rows = engine.capture(texts)
+        answer = engine.run([Request(prompt, Edit("row", row))], Sampling(6), logprobs=2)[0].outputs[0]
+    finally:
+        engine.close()
+    assert rows.mean_QLF.shape == (3, 3, 96)
+    for at, text in enumerate(texts):
+        expected = reference.reference_row(oracle, text)
+        assert rows.num_tokens_Q[at] == expected.num_tokens
+        assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
+        np.testing.assert_allclose(rows.mean_QLF[at], expected.mean, atol=1e-4)
+    with reference.edited(oracle, row, len(prompt)):
+        log_p = reference.log_probabilities(oracle, [*prompt, *answer.token_ids])
+    for step, table in enumerate(answer.logprobs):
+        for token, found in table.items():
+            assert found.logprob == pytest.approx(log_p[len(prompt) + step - 1, token], abs=1e-3)
 
 
 def test_a_bare_engine_gives_the_same_log_probabilities(tiny_llama: Path):
