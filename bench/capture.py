@@ -56,14 +56,14 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    from checkpoints import write_tiny_llama
+    from checkpoints import write_checkpoint
 
     rng = np.random.default_rng(0)
     texts = [tuple(int(one) for one in rng.integers(0, 256, arguments.length)) for _ in range(arguments.texts)]
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        model = write_tiny_llama(
-            Path(folder), hidden_size=512, intermediate_size=2816, num_hidden_layers=8, num_attention_heads=8
+        model = write_checkpoint(
+            Path(folder), "llama", hidden_size=512, intermediate_size=2816, num_hidden_layers=8, num_attention_heads=8
         )
         pipes: dict[str, Connection] = {}
         for case in CASES:

@@ -24,6 +24,6 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama checkpoint (3 layers, 96 neurons), float32, with a byte-level tokenizer."""
-    from checkpoints import write_tiny_llama
+    from checkpoints import write_checkpoint
 
-    return write_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+    return write_checkpoint(tmp_path_factory.mktemp("tiny-llama"), "llama")

@@ -22,6 +22,12 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> torch.nn.Modul
     return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="eager").eval()
 
 
+def activation_of(layer: torch.nn.Module) -> torch.nn.Module:
+    """The module that computes act(gate) of a layer; Phi-3 has a name of its own for it."""
+    mlp = layer.mlp
+    return mlp.act_fn if hasattr(mlp, "act_fn") else mlp.activation_fn
+
+
 @dataclass(frozen=True)
 class ReferenceRow:
     """One text's statistics over its counted positions; arrays of shape (layer, neuron), NaN where there are none."""
@@ -40,7 +46,7 @@ def activations(model: torch.nn.Module, token_ids: Sequence[int]) -> NDArray[np.
     """act(gate) at every position, shape (layer, position, neuron)."""
     seen: list[NDArray[np.float64]] = []
     hooks = [
-        layer.mlp.act_fn.register_forward_hook(lambda module, args, out: seen.append(out[0].double().numpy()))
+        activation_of(layer).register_forward_hook(lambda module, args, out: seen.append(out[0].double().numpy()))
         for layer in model.model.layers
     ]
     with torch.no_grad():
@@ -117,7 +123,7 @@ def edited(model: torch.nn.Module, row: EditRow, answer_start: int) -> Iterator[
 
         return hook
 
-    hooks = [layer.mlp.act_fn.register_forward_hook(hook_for(i)) for i, layer in enumerate(model.model.layers)]
+    hooks = [activation_of(layer).register_forward_hook(hook_for(i)) for i, layer in enumerate(model.model.layers)]
     try:
         yield
     finally:

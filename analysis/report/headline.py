@@ -32,7 +32,7 @@ def headline_table(summary: Mapping[str, Any]) -> Table:
 def format_table(summary: Mapping[str, Any]) -> str:
     """The same table as plain lines, for a pipe."""
     stream = StringIO()
-    widest = max((cell_len(entry["set_id"]) for entry in summary["headline"]), default=0)
+    widest = max((cell_len(entry["group"]) for entry in summary["headline"]), default=0)
     Console(file=stream, width=widest + 160, color_system=None).print(headline_table(summary))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
@@ -46,7 +46,7 @@ def cells(entry: Entry) -> dict[str, str]:
     """What each column of a row says; a dash where there is no number."""
     interval, unscored = entry["interval"], entry["unscored"]
     return {
-        "set": entry["set_id"],
+        "set": entry["group"],
         "neurons": str(entry["k"]),
         "planted": MISSING if entry["planted"] is None else f"{entry['hits']} of {entry['planted']}",
         "precision": number(entry["precision"], ".2f"),
