@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from analysis import demo, doctor
 from analysis.report.headline import format_table, headline_table
 from analysis.run_folder import RunFolder, read_json
 from analysis.settings import Study
-from analysis.stages import STAGES
+from analysis.stages import STAGES, run_stage
 from analysis.status import run_status
 from analysis.study import StudyRun
 from cluster.errors import ClusterError
@@ -51,12 +51,15 @@ def options(
     _debug = debug
 
 
-def _run(study: Study, stages: Iterable[str]) -> None:
+def _run(study: Study, stages: Collection[str]) -> None:
     run = StudyRun(study)
+    if "select" in stages:
+        run.check_selection()
     run.folder.prepare()
+    RunFolder(study.store_path).prepare("store")
     with run.fleet(_debug) as fleet:
         for stage in stages:
-            done = STAGES[stage](run, fleet)
+            done = run_stage(stage, run, fleet)
             print(f"{stage}: {'done' if done else 'finished before'}", flush=True)  # noqa: T201
     if "report" in stages:
         _print_report(study.out)
@@ -242,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
         # a full disk or a lost file system, wherever it shows
         _fail(f"{' '.join(str(error).split())}; what was committed is kept, mend it and run the same command again", 1)
     except KeyboardInterrupt:
-        _fail("interrupted; what was committed is kept, run the same command again", 130)
+        _fail("interrupted; what was committed is kept, run the same command again", 1)
     sys.exit(code or 0)
 
 

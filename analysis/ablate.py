@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from analysis.interventions import Condition, fingerprint
-from analysis.tables import write_table
+from analysis.tables import read_table, write_table
 from harvest.types import Completion, Edit, Item, Prompt, Request
 
 _STRINGS = ("condition_id", "item_id", "group", "aspect", "option_order")
@@ -41,6 +41,11 @@ def plan_trials(prompts: Sequence[tuple[Item, Prompt]], conditions: Sequence[Con
         for item, prompt in prompts
         for condition, edit in by_group[item.group]
     ]
+
+
+def read_completions(path: Path) -> pa.Table:
+    """The table; raises SelectionError if the file is missing or damaged."""
+    return read_table(path, _SCHEMA.names, "ablate")
 
 
 def write_completions(path: Path, trials: Sequence[Trial], completions: Sequence[Completion]) -> None:

@@ -60,8 +60,8 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.root / name
 
-    def prepare(self) -> None:
-        """Make the folder, or raise ConfigError in one sentence if it cannot be written."""
+    def prepare(self, setting: str = "out") -> None:
+        """Make the folder, or raise ConfigError, naming the setting, if it cannot be written."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".writable.{os.getpid()}"
@@ -70,7 +70,9 @@ class RunFolder:
         except (OSError, ValueError) as error:
             # ValueError: a name that no file can have, such as one with a NUL
             why = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"out: {str(self.root)!r} cannot be written ({why}); choose another folder") from error
+            raise ConfigError(
+                f"{setting}: {str(self.root)!r} cannot be written ({why}); choose another folder"
+            ) from error
 
     def file_digest(self, name: str, stage: str) -> str:
         """sha256 of a file that an earlier stage wrote; raises InputError if it is missing."""
@@ -81,20 +83,30 @@ class RunFolder:
 
     def stage(self, name: str, inputs: Any, outputs: Sequence[str], work: Callable[[], None]) -> bool:
         """Do the work unless it is finished for these inputs; whether it was done now."""
-        key = digest({"version": _STAGES_VERSION, "inputs": inputs})
-        record = self / f".stages/{name}.json"
-        if self._is_finished(record, key, outputs):
+        if self.is_finished(name, inputs, outputs):
             return False
         # made first: from here on the folder is a run's
-        record.parent.mkdir(exist_ok=True)
-        record.unlink(missing_ok=True)
+        self._record(name).parent.mkdir(exist_ok=True)
+        self.forget(name)
         work()
-        write_json(record, {"inputs": key, "outputs": {output: self.file_digest(output, name) for output in outputs}})
+        written = {output: self.file_digest(output, name) for output in outputs}
+        write_json(self._record(name), {"inputs": _key(inputs), "outputs": written})
         return True
 
-    def _is_finished(self, record: Path, key: str, outputs: Sequence[str]) -> bool:
-        if not record.is_file() or not all((self / output).is_file() for output in outputs):
+    def is_finished(self, name: str, inputs: Any, outputs: Sequence[str]) -> bool:
+        """Whether the stage was finished for these inputs, and what it wrote is still there, unchanged."""
+        if not self._record(name).is_file() or not all((self / output).is_file() for output in outputs):
             return False
-        found = read_json(record, record.stem)
-        now = {output: self.file_digest(output, record.stem) for output in outputs}
-        return bool(found == {"inputs": key, "outputs": now})
+        now = {output: self.file_digest(output, name) for output in outputs}
+        return read_json(self._record(name), name) == {"inputs": _key(inputs), "outputs": now}
+
+    def forget(self, name: str) -> None:
+        """Let the stage be run again."""
+        self._record(name).unlink(missing_ok=True)
+
+    def _record(self, name: str) -> Path:
+        return self / f".stages/{name}.json"
+
+
+def _key(inputs: Any) -> str:
+    return digest({"version": _STAGES_VERSION, "inputs": inputs})

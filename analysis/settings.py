@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from harvest.config import (
     BenchmarkSection,
@@ -26,6 +26,12 @@ class SelectSection(Section):
     threshold: float | None = 0.1
     # and on while the difference reaches this; null: no further ones
 
+    @model_validator(mode="after")
+    def _selects_something(self) -> SelectSection:
+        if self.top_k == 0 and self.threshold is None:
+            raise ValueError("top_k 0 without a threshold selects nothing")
+        return self
+
 
 class AblateSection(Section):
     prompt: PromptKind = PromptKind.ROLE
@@ -33,7 +39,14 @@ class AblateSection(Section):
     phase: EditPhase = EditPhase.BOTH
     controls: int = Field(20, ge=0)
     # matched random draws for each set
-    seed: int = 0
+    seed: int = Field(0, ge=0)
+
+    @field_validator("operations")
+    @classmethod
+    def _named_once(cls, operations: tuple[str, ...]) -> tuple[str, ...]:
+        if not operations or len(set(operations)) < len(operations):
+            raise ValueError("name at least one operation, and each once")
+        return operations
 
 
 class Study(Section):

@@ -1,19 +1,18 @@
-"""The stages of a study, in order. Each reads files, writes files, and is skipped while both stay as they were.
+"""The stages of a study. Each reads files, writes files, and is skipped while both stay as they were.
 
 Engines start only for answers or units that the store does not hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import xarray as xr
 
-from analysis.ablate import plan_trials, write_completions
+from analysis.ablate import plan_trials, read_completions, write_completions
 from analysis.contrasts.counts import counts_for
 from analysis.contrasts.registry import contrast_named
 from analysis.interventions import Condition, conditions_for, write_conditions
@@ -28,45 +27,95 @@ from analysis.scoring.outcome import write_scores
 from analysis.scoring.registry import score_completions
 from analysis.study import StudyRun
 from harvest.capture import ACTIVATION, Block, capture, plan_blocks
+from harvest.errors import InputError, UnitsFailed
 from harvest.fleet import Fleet
 from harvest.generate import generate
-from harvest.provenance import versions
+from harvest.store import reader
+from harvest.store.key import digest
 from harvest.store.merge import merge_moments, merge_rows
-from harvest.store.reader import open_merged, open_rows
-from harvest.store.tree import tree_sha256
 from harvest.types import Request, opposite_group
 
 
-def respond(run: StudyRun, fleet: Fleet) -> bool:
-    """`responses.parquet`: every item's answer under its role."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of the road."""
 
-    def work() -> None:
-        requests = [Request(prompt.token_ids) for prompt in run.role_prompts]
-        completions = generate("respond", requests, run.generation, run.store, fleet)
-        write_responses(run.folder / "responses.parquet", run.items, run.role_prompts, completions)
+    after: tuple[str, ...]
+    # the stages whose files it reads
+    outputs: tuple[str, ...]
+    # the files it writes
+    settings: Callable[[StudyRun], Any]
+    # what it depends on beside those files, as JSON
+    work: Callable[[StudyRun, Fleet], None]
+    is_intact: Callable[[StudyRun], bool] = lambda run: True  # noqa: ARG005
+    # whether what its outputs name, outside the folder, is still there
 
-    inputs = {"model": run.model_inputs, "items": run.item_inputs, "respond": _section(run, "respond")}
-    return run.folder.stage("respond", inputs, ["responses.parquet"], work)
+
+def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
+    """Do a stage unless it is finished; whether it was done now.
+
+    Raises InputError if a stage before it has not been run with these settings.
+    """
+    stage = STAGES[name]
+    for before in _before(name):
+        if not run.folder.is_finished(before, _inputs(before, run), STAGES[before].outputs):
+            raise InputError(
+                f"{run.folder.root}: {before} was not run with these settings; run `value-harvest {before}` first, "
+                "or `value-harvest run` for all"
+            )
+    inputs = _inputs(name, run)
+    if not stage.is_intact(run):
+        run.folder.forget(name)
+    return run.folder.stage(name, inputs, stage.outputs, lambda: stage.work(run, fleet))
 
 
-def capture_(run: StudyRun, fleet: Fleet) -> bool:
-    """`capture.json`: the merged view and the rows of every answer's activations."""
+def _before(name: str) -> list[str]:
+    """Every stage that a stage rests on, in the order of the road."""
+    found = {name}
+    for other in reversed(STAGES):
+        if other in found:
+            found.update(STAGES[other].after)
+    return [other for other in STAGES if other in found and other != name]
 
-    def work() -> None:
-        blocks = plan_blocks(read_responses(run.folder / "responses.parquet"), run.capturing)
-        plan = {"blocks": [{"group": block.group, "units": dict(block.units)} for block in blocks]}
-        planned = {"store": str(run.store.root), "plan": run.store.write_plan(plan)}
-        write_json(run.folder / "plan.json", planned)
-        capture(blocks, run.store, fleet)
-        write_json(run.folder / "capture.json", {**planned, **_merge(run, blocks)})
 
-    inputs = {
-        "model": run.model_inputs,
-        "responses": run.folder.file_digest("responses.parquet", "respond"),
-        "capture": _section(run, "capture"),
-        "store": str(run.store.root),
+def _inputs(name: str, run: StudyRun) -> dict[str, Any]:
+    """All that a stage's files depend on: its settings, the files it reads, and what those should depend on."""
+    stage = STAGES[name]
+    read = [(before, output) for before in stage.after for output in STAGES[before].outputs]
+    return {
+        "settings": stage.settings(run),
+        "files": {output: run.folder.file_digest(output, before) for before, output in read},
+        "after": {before: digest(_inputs(before, run)) for before in stage.after},
     }
-    return run.folder.stage("capture", inputs, ["capture.json"], work)
+
+
+def _respond(run: StudyRun, fleet: Fleet) -> None:
+    """`responses.parquet`: every item's answer under its role."""
+    requests = [Request(prompt.token_ids) for prompt in run.role_prompts]
+    completions = generate("respond", requests, run.generation, run.store, fleet)
+    write_responses(run.folder / "responses.parquet", run.items, run.role_prompts, completions)
+
+
+def _respond_settings(run: StudyRun) -> Any:
+    return [asdict(run.generation), run.role_prompts_digest]
+
+
+def _capture(run: StudyRun, fleet: Fleet) -> None:
+    """`capture.json`: the merged view and the rows of every answer's activations."""
+    blocks = plan_blocks(read_responses(run.folder / "responses.parquet"), run.capturing)
+    plan = {"blocks": [{"group": block.group, "units": dict(block.units)} for block in blocks]}
+    planned = {"store": str(run.store.root), "plan": run.store.write_plan(plan)}
+    write_json(run.folder / "plan.json", {**planned, "quarantined": {}})
+    try:
+        capture(blocks, run.store, fleet)
+    except UnitsFailed as error:
+        write_json(run.folder / "plan.json", {**planned, "quarantined": error.failed})
+        raise
+    write_json(run.folder / "capture.json", {**planned, **_merge(run, blocks)})
+
+
+def _capture_settings(run: StudyRun) -> Any:
+    return [asdict(run.capturing), run.study.capture.mode, str(run.store.root)]
 
 
 def _merge(run: StudyRun, blocks: Sequence[Block]) -> dict[str, Any]:
@@ -76,7 +125,7 @@ def _merge(run: StudyRun, blocks: Sequence[Block]) -> dict[str, Any]:
         "activation": ACTIVATION,
         "phase": run.study.capture.phase,
         "mode": run.study.capture.mode,
-        "versions": versions(),
+        "versions": _versions(run, blocks),
     }
     folds = {"moments": merge_moments, "rows": merge_rows}
     merged = {
@@ -86,44 +135,66 @@ def _merge(run: StudyRun, blocks: Sequence[Block]) -> dict[str, Any]:
     rows = merged.get("rows")
     return {
         "merged": str(merged["moments"]),
-        "merged_sha256": tree_sha256(merged["moments"]),
+        "merged_sha256": reader.digest(merged["moments"]),
         "rows": str(rows) if rows else None,
-        "rows_sha256": tree_sha256(rows) if rows else None,
+        "rows_sha256": reader.digest(rows) if rows else None,
     }
 
 
-def select(run: StudyRun, fleet: Fleet) -> bool:  # noqa: ARG001 every stage has the same signature
+def _versions(run: StudyRun, blocks: Sequence[Block]) -> dict[str, list[str]]:
+    """Every version of each package that computed a unit: cached ones may be older than this process."""
+    found: dict[str, set[str]] = {}
+    for block in blocks:
+        commit = run.store.find(block.units["moments"])
+        recorded: Any = commit.provenance["versions"] if commit else {}
+        for package, version in recorded.items():
+            found.setdefault(package, set()).add(version)
+    return {package: sorted(versions) for package, versions in sorted(found.items())}
+
+
+def _views_are_there(run: StudyRun) -> bool:
+    """A view that was deleted is folded again from the commits."""
+    if not (run.folder / "capture.json").is_file():
+        return True
+    where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
+    return all(reader.is_published(Path(where[name])) for name in ("merged", "rows") if where[name])
+
+
+def _select(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001 every stage has the same signature
     """`neurons.parquet`: a set for every group, found on the identify half, and its matched controls."""
-
-    def work() -> None:
-        with open_views(read_json(run.folder / "capture.json", "capture", ("merged", "rows"))) as (merged, rows):
-            counts = counts_for(merged, rows, run.identify).load()
-        (section,) = run.study.select
-        groups = [str(group) for group in counts["group"].to_numpy()]
-        effects = {group: contrast_named(section.method)(counts, group, opposite_group(group)) for group in groups}
-        sets = [
-            select_probability(effect, set_name(group, section.method), group, section.top_k, section.threshold)
-            for group, effect in effects.items()
-        ]
-        taken_LF = mask_of(sets, (counts.sizes["layer"], counts.sizes["neuron"]))
-        ablate = run.study.ablate
-        controls = [
-            control
-            for one in sets
-            for control in matched_controls(one, effects[one.group], taken_LF, ablate.controls, ablate.seed)
-        ]
-        write_neurons(run.folder / "neurons.parquet", [*sets, *controls])
-
-    inputs = {
-        "capture": run.folder.file_digest("capture.json", "capture"),
-        "select": [section.model_dump(mode="json") for section in run.study.select],
-        "split": run.study.split,
-        "controls": [run.study.ablate.controls, run.study.ablate.seed],
-    }
-    return run.folder.stage("select", inputs, ["neurons.parquet"], work)
+    counts = _counts(run)
+    (section,) = run.study.select
+    groups = [str(group) for group in counts["group"].to_numpy()]
+    effects = {group: contrast_named(section.method)(counts, group, opposite_group(group)) for group in groups}
+    sets = [
+        select_probability(effect, set_name(group, section.method), group, section.top_k, section.threshold)
+        for group, effect in effects.items()
+    ]
+    taken_LF = mask_of(sets, (counts.sizes["layer"], counts.sizes["neuron"]))
+    ablate = run.study.ablate
+    controls = [
+        control
+        for one in sets
+        for control in matched_controls(one, effects[one.group], taken_LF, ablate.controls, ablate.seed)
+    ]
+    write_neurons(run.folder / "neurons.parquet", [*sets, *controls])
 
 
-def conditions(run: StudyRun) -> list[Condition]:
+def _counts(run: StudyRun) -> xr.Dataset:
+    where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
+    with reader.open_merged(Path(where["merged"])) as merged:
+        if where["rows"] is None:
+            return counts_for(merged, None, run.identify).load()
+        with reader.open_rows(Path(where["rows"])) as rows:
+            return counts_for(merged, rows, run.identify).load()
+
+
+def _select_settings(run: StudyRun) -> Any:
+    sections = [section.model_dump(mode="json") for section in run.study.select]
+    return [sections, run.study.split, run.study.ablate.controls, run.study.ablate.seed]
+
+
+def _conditions(run: StudyRun) -> list[Condition]:
     """The conditions of the ablation: the sets whose items have options, and their controls."""
     tried = {item.group for item, _ in run.trial_prompts}
     every = [one for one in read_neurons(run.folder / "neurons.parquet") if one.group in tried]
@@ -132,79 +203,45 @@ def conditions(run: StudyRun) -> list[Condition]:
     return conditions_for(sets, controls, run.study.ablate.operations, run.study.ablate.phase)
 
 
-def ablate(run: StudyRun, fleet: Fleet) -> bool:
+def _ablate(run: StudyRun, fleet: Fleet) -> None:
     """`conditions.parquet` and `completions.parquet`: the evaluate half, answered under every condition."""
-
-    def work() -> None:
-        planned = conditions(run)
-        trials = plan_trials(run.trial_prompts, planned)
-        completions = generate("ablate", [trial.request for trial in trials], run.generation, run.store, fleet)
-        write_conditions(run.folder / "conditions.parquet", planned)
-        write_completions(run.folder / "completions.parquet", trials, completions)
-
-    inputs = {
-        "model": run.model_inputs,
-        "items": run.item_inputs,
-        "neurons": run.folder.file_digest("neurons.parquet", "select"),
-        "respond": _section(run, "respond"),
-        "ablate": _section(run, "ablate"),
-        "split": run.study.split,
-    }
-    return run.folder.stage("ablate", inputs, ["conditions.parquet", "completions.parquet"], work)
+    planned = _conditions(run)
+    trials = plan_trials(run.trial_prompts, planned)
+    completions = generate("ablate", [trial.request for trial in trials], run.generation, run.store, fleet)
+    write_conditions(run.folder / "conditions.parquet", planned)
+    write_completions(run.folder / "completions.parquet", trials, completions)
 
 
-def score(run: StudyRun, fleet: Fleet) -> bool:  # noqa: ARG001
+def _ablate_settings(run: StudyRun) -> Any:
+    section = run.study.ablate.model_dump(mode="json")
+    return [asdict(run.generation), section, run.study.split, run.trial_prompts_digest]
+
+
+def _score(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001
     """`scores.parquet`: the support each answer gives to the option of its own aspect."""
-
-    def work() -> None:
-        completions = pq.read_table(run.folder / "completions.parquet")
-        write_scores(run.folder / "scores.parquet", score_completions(completions, "support"))
-
-    inputs = {"completions": run.folder.file_digest("completions.parquet", "ablate")}
-    return run.folder.stage("score", inputs, ["scores.parquet"], work)
+    completions = read_completions(run.folder / "completions.parquet")
+    write_scores(run.folder / "scores.parquet", score_completions(completions, "support"))
 
 
-def report(run: StudyRun, fleet: Fleet) -> bool:  # noqa: ARG001
+def _report(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001
     """`summary.json` and `report.html`."""
-
-    def work() -> None:
-        with open_views(read_json(run.folder / "capture.json", "capture", ("merged", "rows"))) as (merged, _):
-            num_tokens = int(merged["token_count"].sum())
-        write_report(run, conditions(run), num_tokens)
-
-    sources = {"scores": "score", "neurons": "select", "completions": "ablate", "conditions": "ablate"}
-    inputs = {
-        "model": run.model_inputs,
-        "capture": run.folder.file_digest("capture.json", "capture"),
-        **{name: run.folder.file_digest(f"{name}.parquet", stage) for name, stage in sources.items()},
-    }
-    return run.folder.stage("report", inputs, ["summary.json", "report.html"], work)
+    where = read_json(run.folder / "capture.json", "capture", ("merged",))
+    with reader.open_merged(Path(where["merged"])) as merged:
+        num_tokens = int(merged["token_count"].sum())
+    write_report(run, _conditions(run), num_tokens)
 
 
-STAGES: dict[str, Callable[[StudyRun, Fleet], bool]] = {
-    "respond": respond,
-    "capture": capture_,
-    "select": select,
-    "ablate": ablate,
-    "score": score,
-    "report": report,
+def _report_settings(run: StudyRun) -> Any:
+    return [str(run.study.model.path), str(run.study.out), run.sources]
+
+
+STAGES: dict[str, Stage] = {
+    "respond": Stage((), ("responses.parquet",), _respond_settings, _respond),
+    "capture": Stage(("respond",), ("capture.json",), _capture_settings, _capture, _views_are_there),
+    "select": Stage(("capture",), ("neurons.parquet",), _select_settings, _select),
+    "ablate": Stage(("select",), ("conditions.parquet", "completions.parquet"), _ablate_settings, _ablate),
+    "score": Stage(("ablate",), ("scores.parquet",), lambda run: "support", _score),  # noqa: ARG005
+    "report": Stage(
+        ("capture", "select", "ablate", "score"), ("summary.json", "report.html"), _report_settings, _report
+    ),
 }
-# each returns whether it had anything to do
-
-
-@contextmanager
-def open_views(where: Mapping[str, Any]) -> Iterator[tuple[xr.Dataset, xr.Dataset | None]]:
-    """The merged view and the rows that a `capture.json` names; rows are None where they were not captured."""
-    merged = open_merged(Path(where["merged"]))
-    rows = open_rows(Path(where["rows"])) if where["rows"] else None
-    try:
-        yield merged, rows
-    finally:
-        merged.close()
-        if rows is not None:
-            rows.close()
-
-
-def _section(run: StudyRun, name: str) -> dict[str, Any]:
-    section: dict[str, Any] = getattr(run.study, name).model_dump(mode="json")
-    return section

@@ -11,9 +11,10 @@ from harvest.store.commit import Store
 
 
 def run_status(root: Path) -> dict[str, Any]:
-    """`stages` finished, `units` done and missing of the capture's plan, and the paths `store`, `merged`, `rows`.
+    """What is there so far: `stages` finished, the paths `store`, `merged`, `rows`, and `units` of the capture's plan.
 
-    Paths and units that are not there yet are null. Raises InputError if the folder is not a run.
+    `units` has the numbers done and missing, and the tasks that were quarantined. What is not there yet is null.
+    Raises InputError if the folder is not a run.
     """
     folder = RunFolder(root)
     if not (folder / ".stages").is_dir() and not (folder / "plan.json").is_file():
@@ -26,11 +27,12 @@ def run_status(root: Path) -> dict[str, Any]:
         "rows": None,
     }
     if (folder / "plan.json").is_file():
-        planned = read_json(folder / "plan.json", "capture", ("store", "plan"))
+        planned = read_json(folder / "plan.json", "capture", ("store", "plan", "quarantined"))
         store = Store(Path(planned["store"]))
         units = {unit for block in store.read_plan(planned["plan"])["blocks"] for unit in block["units"].values()}
         done = len(store.committed(units))
-        status |= {"store": planned["store"], "units": {"done": done, "missing": len(units) - done}}
+        counted, quarantined = {"done": done, "missing": len(units) - done}, sorted(planned["quarantined"])
+        status |= {"store": planned["store"], "units": {**counted, "quarantined": quarantined}}
     if (folder / "capture.json").is_file():
         captured = read_json(folder / "capture.json", "capture", ("merged", "rows"))
         status |= {"merged": captured["merged"], "rows": captured["rows"]}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
 
 from analysis.run_folder import RunFolder
 from analysis.settings import Study
@@ -22,6 +21,7 @@ from harvest.prompts.message import PromptKind
 from harvest.prompts.order import option_order
 from harvest.prompts.render import Renderer
 from harvest.store.commit import Store
+from harvest.store.key import digest
 from harvest.types import Half, Item, OptionOrder, Prompt, Sampling, half_of
 
 
@@ -44,6 +44,15 @@ class StudyRun:
         # a prompt that cannot be rendered is found now, not after hours of work
         self.role_prompts = self._render_roles()
         self.trial_prompts = self._render_trials()
+
+    def check_selection(self) -> None:
+        """Raises ConfigError if more neurons are to be selected than there are; for those who are about to select."""
+        size = self.checkpoint.num_layers * self.checkpoint.num_neurons
+        for section in self.study.select:
+            if section.top_k > size:
+                raise ConfigError(
+                    f"select.top_k: {section.top_k} is more than the {size} neurons of the model; lower it"
+                )
 
     def _read_items(self) -> list[Item]:
         items: list[Item] = []
@@ -83,18 +92,27 @@ class StudyRun:
         return Half.EVALUATE if self.study.split else Half.ALL
 
     @property
+    def _model(self) -> str:
+        """Names all of the checkpoint that activations depend on."""
+        # LongRoPE scales its positions by the context that was asked for
+        context = f"-{self.study.model.max_model_len}" if self.checkpoint.is_long_rope else ""
+        return f"{self.checkpoint.fingerprint}{context}"
+
+    @property
     def generation(self) -> Generation:
         """What the answers depend on, beside their prompts and edits."""
         respond = self.study.respond
         sampling = Sampling(respond.max_tokens, respond.repetition_penalty)
-        return Generation(self.checkpoint.fingerprint, self.study.model.dtype, sampling)
+        # an answer ends where the tokenizer says, and is spelled by it
+        model = f"{self._model}/{self.checkpoint.tokenizer}/{self.renderer.eos_token_id}"
+        return Generation(model, self.study.model.dtype, sampling)
 
     @property
     def capturing(self) -> Capturing:
         """What the units depend on, beside their texts."""
         section = self.study.capture
         kinds = ("moments", "rows") if section.rows == "full" else ("moments",)
-        return Capturing(self.checkpoint.fingerprint, self.study.model.dtype, section.phase, kinds)
+        return Capturing(self._model, self.study.model.dtype, section.phase, kinds)
 
     def fleet(self, debug: bool) -> Fleet:
         """The engines of this study, none of them open yet."""
@@ -110,12 +128,15 @@ class StudyRun:
         return Fleet(options, cluster.engines, cluster.address, debug)
 
     @cached_property
-    def model_inputs(self) -> dict[str, Any]:
-        """What every stage's record holds of the model; its path is not part of it."""
-        settings = self.study.model.model_dump(mode="json", exclude={"path"})
-        return {"fingerprint": self.checkpoint.fingerprint, **settings}
+    def role_prompts_digest(self) -> str:
+        """One hash over what the model is asked in `respond`: it covers templates, option order and chat template."""
+        return _digest_of(zip(self.items, self.role_prompts, strict=True))
 
     @cached_property
-    def item_inputs(self) -> Sequence[dict[str, Any]]:
-        """What the stages' records hold of the benchmarks."""
-        return [asdict(item) for item in self.items]
+    def trial_prompts_digest(self) -> str:
+        """The same for what it is asked in `ablate`."""
+        return _digest_of(self.trial_prompts)
+
+
+def _digest_of(prompts: Iterable[tuple[Item, Prompt]]) -> str:
+    return digest([[asdict(item), str(prompt.option_order), list(prompt.token_ids)] for item, prompt in prompts])

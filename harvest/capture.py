@@ -61,7 +61,8 @@ def text_of(answered: Answered, phase: str) -> Text:
 class Capturing:
     """All that a unit's numbers depend on beside its texts."""
 
-    model_fingerprint: str
+    model: str
+    # names all of the checkpoint that an activation depends on
     dtype: str
     phase: str
     kinds: tuple[str, ...]
@@ -114,7 +115,7 @@ def _block(group: str, question_ids: tuple[str, ...], members: Sequence[Answered
     texts = tuple(text_of(member, capturing.phase) for member in members)
     description_ids = tuple(member.description_id for member in members)
     content = {
-        "model": capturing.model_fingerprint,
+        "model": capturing.model,
         "dtype": capturing.dtype,
         "activation": ACTIVATION,
         "phase": capturing.phase,

@@ -65,13 +65,24 @@ class EngineError(RunError):
 class CaptureError(RunError):
     """A unit's statistics are not what was planned."""
 
+    retryable = False
+    # the same texts give the same numbers
+
 
 class UnitsFailed(RunError):
     """Some units were given up after their retries; the rest is done."""
 
+    def __init__(self, message: str, failed: dict[str, str]) -> None:
+        super().__init__(message)
+        self.failed = failed
+        # the reason of each, by task
+
 
 class StoreError(RunError):
     """The store cannot be written."""
+
+    retryable = False
+    # every actor writes to the same store
 
 
 class DamagedStore(StoreError):

@@ -57,7 +57,8 @@ class Fleet:
             first = outcome.failures[0]
             raise UnitsFailed(
                 f"{stage}: {len(outcome.failures)} of {len(tasks)} tasks failed, first {first.task_id} after "
-                f"{first.attempts} attempts: {first.reason}; the others are kept, run the same command again"
+                f"{first.attempts} attempts: {first.reason}; the others are kept, run the same command again",
+                {failure.task_id: failure.reason for failure in outcome.failures},
             )
 
     def _open(self) -> Pool:
@@ -72,7 +73,7 @@ class Fleet:
                 self.num_engines,
                 num_cpus=self.options.cpu_threads * self.options.tensor_parallel,
                 num_gpus=self.options.tensor_parallel if on_gpu else 0,
-                env=engine_environment(self.options, self.debug),
+                env=engine_environment(self.options) | ({"VLLM_LOGGING_LEVEL": "INFO"} if self.debug else {}),
             )
         return self._pool
 

@@ -39,14 +39,15 @@ _COLUMNS = pa.schema(
 class Generation:
     """All that an answer depends on beside its request."""
 
-    model_fingerprint: str
+    model: str
+    # names all of the checkpoint that an answer depends on
     dtype: str
     sampling: Sampling
 
     def key(self, request: Request) -> str:
         return digest(
             {
-                "model": self.model_fingerprint,
+                "model": self.model,
                 "dtype": self.dtype,
                 "sampling": self.sampling.content(),
                 "prompt": list(request.prompt_token_ids),
@@ -86,7 +87,7 @@ class GenerationTask:
 
 
 class Answers:
-    """The answers that a store holds, found by key; of an answer made twice, the first commit's counts for ever."""
+    """The answers that a store holds, found by key; of an answer made twice, the earlier commit's counts."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

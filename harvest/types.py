@@ -36,8 +36,12 @@ def question_bits(question_id: str) -> int:
 
 
 def half_of(question_id: str) -> Half:
-    """The half a question belongs to, for ever: the lowest bit of its hash."""
-    return Half.EVALUATE if question_bits(question_id) & 1 else Half.IDENTIFY
+    """The half a question belongs to, for ever: the lowest bit of its hash.
+
+    A question that stands twice in a file (its id ends in ~2, ~3) goes where the first one goes: it must not be found
+    on and judged by.
+    """
+    return Half.EVALUATE if question_bits(question_id.partition("~")[0]) & 1 else Half.IDENTIFY
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def headline_table(summary: Mapping[str, Any]) -> Table:
     entries = summary["headline"]
     columns = ["set", "neurons"]
     columns += ["planted", "precision", "recall"] if has_planted(summary) else []
-    columns += ["support", "after cut", "lost", "95 % interval", "controls lost at most", "unscored"]
+    columns += ["support", "after cut", "lost", "95 % interval", "controls moved at most", "unscored"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
@@ -57,7 +57,7 @@ def cells(entry: Entry) -> dict[str, str]:
         "95 % interval": MISSING
         if interval is None
         else f"{number(interval[0], '+.1f')} to {number(interval[1], '+.1f')}",
-        "controls lost at most": number(entry["largest_control"], ".1f"),
+        "controls moved at most": number(entry["largest_control"], ".1f"),
         "unscored": MISSING if unscored is None else f"{unscored['cut']} of {unscored['answers']}",
     }
 

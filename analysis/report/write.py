@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow.parquet as pq
-
+from analysis.ablate import read_completions
 from analysis.effects import effects
 from analysis.interventions import Condition
 from analysis.neurons.overlap import read_planted
@@ -22,7 +21,7 @@ from harvest.provenance import versions
 def write_report(run: StudyRun, conditions: Sequence[Condition], num_tokens: int) -> None:
     """Sum up the run; where the checkpoint comes with planted neurons, what was found is held against them."""
     scores = read_scores(run.folder / "scores.parquet")
-    completions = pq.read_table(run.folder / "completions.parquet")
+    completions = read_completions(run.folder / "completions.parquet")
     found = effects(conditions, scores, run.study.ablate.seed)
     planted = run.checkpoint.path / "planted.json"
     summary = summarise(

@@ -46,11 +46,12 @@ def read_text(record: Mapping[str, object], field: str, faults: Faults, row: int
 
 
 def read_name(record: Mapping[str, object], field: str, faults: Faults, row: int, sheet: str = "") -> str:
-    """A text that may become part of a group: "/" is what separates a group's parts."""
+    """A text that may become part of a group: "/" separates a group's parts, and "|" a set's group from its method."""
     name = read_text(record, field, faults, row, sheet)
-    if "/" in name:
-        faults.add(f"{field} {name!r} contains '/'", "write it without", row, sheet)
-        return ""
+    for separator in "/|":
+        if separator in name:
+            faults.add(f"{field} {name!r} contains '{separator}'", "write it without", row, sheet)
+            return ""
     return name
 
 

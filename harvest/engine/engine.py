@@ -43,7 +43,7 @@ class Engine:
             # inside a Ray actor vLLM would choose Ray, which asks for GPUs of its own
             distributed_executor_backend="mp" if options.tensor_parallel > 1 else None,
             max_num_seqs=options.max_num_seqs,
-            max_num_batched_tokens=max(options.max_num_batched_tokens, options.max_model_len, options.max_num_seqs),
+            max_num_batched_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
             enforce_eager=not options.compiled,
             seed=0,
             disable_log_stats=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,17 +34,17 @@ class EngineOptions:
         return {**asdict(self), "model": str(self.model)}
 
 
-def engine_environment(options: EngineOptions, debug: bool = False) -> dict[str, str]:
-    """What must be in the environment before torch and vLLM are imported."""
+def engine_environment(options: EngineOptions, place: int = 0) -> dict[str, str]:
+    """What must be in the environment before torch and vLLM are imported; `place` counts the engines of a machine."""
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # the engine lives in its actor's own process
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         # the probe reads the V1 runner's batch
         "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),
-        "VLLM_CPU_OMP_THREADS_BIND": _cores(options),
+        "VLLM_CPU_OMP_THREADS_BIND": _cores(options, place),
         "OMP_NUM_THREADS": str(options.cpu_threads),
-        "VLLM_LOGGING_LEVEL": "INFO" if debug else "ERROR",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
@@ -51,9 +52,11 @@ def engine_environment(options: EngineOptions, debug: bool = False) -> dict[str,
     }
 
 
-def _cores(options: EngineOptions) -> str:
-    """Which cores each rank's threads are bound to; one rank is left to the system."""
+def _cores(options: EngineOptions, place: int) -> str:
+    """The cores of each rank's threads; those of other engines are others, while there are enough. One rank is free."""
     if options.tensor_parallel == 1:
         return "nobind"
-    first = range(0, options.tensor_parallel * options.cpu_threads, options.cpu_threads)
-    return "|".join(f"{core}-{core + options.cpu_threads - 1}" for core in first)
+    size = options.tensor_parallel * options.cpu_threads
+    start = place % max(1, len(os.sched_getaffinity(0)) // size) * size
+    ranks = range(start, start + size, options.cpu_threads)
+    return "|".join(f"{core}-{core + options.cpu_threads - 1}" for core in ranks)

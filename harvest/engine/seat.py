@@ -24,8 +24,8 @@ class EngineSeat:
 
     options: EngineOptions
 
-    def __call__(self, index: int) -> SeatedEngine:  # noqa: ARG002 every replica is the same
-        return SeatedEngine(open_engine(self.options))
+    def __call__(self, index: int) -> SeatedEngine:
+        return SeatedEngine(open_engine(self.options, index))
 
 
 class SeatedEngine:
@@ -39,9 +39,9 @@ class SeatedEngine:
         self._engine.close()
 
 
-def open_engine(options: EngineOptions) -> Engine:
+def open_engine(options: EngineOptions, place: int = 0) -> Engine:
     """An open engine in this process; the environment it needs is set first, because vLLM reads it when imported."""
-    os.environ.update(engine_environment(options))
+    os.environ.update(engine_environment(options, place))
     from harvest.engine.engine import Engine
 
     return Engine(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +25,10 @@ class Checkpoint:
     path: Path
     fingerprint: str
     # of config, generation config and weights
+    tokenizer: str
+    # digest of the vocabulary that decodes its answers
+    is_long_rope: bool
+    # positions are scaled by the context asked for, which is then part of the model
     num_layers: int
     num_neurons: int
     # per layer (`intermediate_size`)
@@ -44,20 +49,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
     weights = _weight_files(path)
     for file in weights:
         _check_safetensors(file)
-    named = [file for file in (path / "config.json", path / "generation_config.json") if file.is_file()]
-    digest = blake2b(digest_size=20)
-    for file in [*named, *weights]:
-        digest.update(file.name.encode() + b"\0" + _file_digest(file).encode())
     text = config.get("text_config", config)
     if not isinstance(text, dict):
         raise ModelError(f"{path / 'config.json'}:text_config: is not a JSON object; copy the checkpoint again")
     return Checkpoint(
         path,
-        digest.hexdigest(),
+        _digest_of([path / "config.json", path / "generation_config.json", *weights]),
+        _digest_of([path / "tokenizer.json", path / "tokenizer.model"]),
+        "longrope" in json.dumps(config),
         _number(text, "num_hidden_layers", path),
         _number(text, "intermediate_size", path),
         _number(text, "max_position_embeddings", path),
     )
+
+
+def _digest_of(files: list[Path]) -> str:
+    """One digest over the names and contents of those files that are there."""
+    digest = blake2b(digest_size=20)
+    for file in files:
+        if file.is_file():
+            digest.update(file.name.encode() + b"\0" + _file_digest(file).encode())
+    return digest.hexdigest()
 
 
 def _number(config: dict[str, Any], field: str, path: Path) -> int:
@@ -134,11 +146,17 @@ def _file_digest(file: Path) -> str:
     if remembered.is_file():
         return remembered.read_text()
     digest = _hash(file)
+    # a home that cannot be written costs time, not the run
+    with suppress(OSError):
+        _remember(remembered, digest)
+    return digest
+
+
+def _remember(remembered: Path, digest: str) -> None:
     remembered.parent.mkdir(parents=True, exist_ok=True)
     fresh = remembered.with_suffix(f".{os.getpid()}")
     fresh.write_text(digest)
     fresh.replace(remembered)
-    return digest
 
 
 def _cache_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Edit rows as tables that the op can index: one table a layer, memory in proportion to the edited neurons."""
+"""Edit rows as tables that the op can index: one table a layer, as wide as its longest row."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The custom op: gate_up in, activation product out, statistics on the side.
 
 It is opaque to the compiler, and its result is used, so it is never eliminated. The probe is found by a number,
-since an op takes no objects; several engines may live in one process.
+since an op takes no objects.
 """
 
 from __future__ import annotations

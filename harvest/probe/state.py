@@ -1,4 +1,4 @@
-"""The probe's memory: static tensors, allocated once before warm-up and never moved.
+"""The probe's memory. The statistics are static: allocated once, before warm-up, and never moved.
 
 Axes: T tokens of a step, S slots (0 is the sink), L probed layers of this rank, F this rank's neurons of a layer.
 """

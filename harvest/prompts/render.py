@@ -23,13 +23,17 @@ class Renderer:
         self._max_tokens = max_tokens
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            # transformers looks into what it parsed without asking what it is
+        except Exception as error:
             raise ModelError(
                 f"{model}: its tokenizer cannot be read ({_first_line(error)}); copy the checkpoint again"
             ) from error
         if not self._tokenizer.chat_template:
             raise ModelError(f"{model}: its tokenizer has no chat template; use an instruction-tuned checkpoint")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends an answer."""
+        return self._tokenizer.eos_token_id
 
     def render(self, item: Item, kind: PromptKind, order: OptionOrder) -> Prompt:
         """The prompt's token ids, as the chat template renders them, with the start of the answer asked for.

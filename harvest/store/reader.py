@@ -11,7 +11,8 @@ from typing import Any
 import xarray as xr
 
 from harvest.errors import NeedsRows
-from harvest.store.view import checked, read_view
+from harvest.store.tree import sha256_of
+from harvest.store.view import checked, read_view, record_path
 
 
 def open_merged(path: Path) -> xr.Dataset:
@@ -24,6 +25,16 @@ def open_rows(path: Path) -> xr.Dataset:
     if not path.exists():
         raise NeedsRows(f"rows {path} do not exist; capture again with `rows: full`")
     return _open(checked(path))
+
+
+def is_published(path: Path) -> bool:
+    """Whether a view and its record are there; says nothing about their bytes."""
+    return path.is_dir() and record_path(path).is_file()
+
+
+def digest(path: Path) -> str:
+    """One hash over all files of a view, as its record has them; raises DamagedStore if the view has no record."""
+    return sha256_of(read_view(path)[1])
 
 
 def attributes(path: Path) -> dict[str, Any]:

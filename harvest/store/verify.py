@@ -83,7 +83,10 @@ def _lost_commits(store: Store) -> Iterator[Damage]:
         if not is_unit(folder.name):
             yield Damage(folder, "does not belong")
         elif any(folder.glob("*.json")) and not store.commit_path(folder.name).exists():
-            yield Damage(store.commit_path(folder.name), "is missing")
+            yield Damage(
+                store.commit_path(folder.name),
+                "is missing (deleted, or its writer was killed)",
+            )
 
 
 def _plans(root: Path) -> Iterator[Damage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,3 +21,14 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     """`value-harvest demo`, once a session."""
     out = tmp_path_factory.mktemp("demo") / "run"
     return DemoRun(out, run("demo", "--out", out).stdout)
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print a measured number so that whoever runs the tests sees it."""
+
+    def print_it(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n    {text}")
+
+    return print_it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,7 +53,7 @@ def test_an_engine_that_cannot_be_trusted_ends_the_run_in_one_sentence(demo_run,
     assert not (tmp_path / "nan/responses.parquet").exists()
 
 
-def test_a_capture_killed_half_way_ends_as_one_that_was_not(demo_run, tmp_path: Path):
+def test_a_capture_killed_half_way_ends_as_one_that_was_not(demo_run, tmp_path: Path, say):
     calm = write_study(tmp_path / "calm.yaml", demo_run.out, tmp_path / "calm", store=str(demo_run.out / "store"))
     run("respond", calm)
     run("capture", calm)
@@ -75,13 +76,38 @@ def test_a_capture_killed_half_way_ends_as_one_that_was_not(demo_run, tmp_path: 
     assert status["units"]["missing"] > 0, "killed too late to show anything"
     assert status["units"]["done"] >= 5
 
-    run("capture", study)
+    redone = run("capture", study).stderr
     after = commits(store)
     assert {name: after[name] for name in before} == before
-    for name in before:
-        attempts = list((store / "attempts" / name.removesuffix(".json")).glob("*.json"))
-        assert len(attempts) == 1, "a committed unit was computed again"
+    plan = json.loads((tmp_path / "killed/plan.json").read_text())["plan"]
+    blocks = json.loads((store / "plans" / f"{plan}.json").read_text())["blocks"]
+    missing = [block for block in blocks if not {f"{unit}.json" for unit in block["units"].values()} <= before.keys()]
+    done, total = re.findall(r"capture (\d+)/(\d+) tasks", redone)[-1]
+    assert int(done) == int(total) == len(missing) < len(blocks), "a committed block was computed again"
     found = json.loads((tmp_path / "killed/capture.json").read_text())
     for name in ("merged_sha256", "rows_sha256"):
         assert found[name] == expected[name]
-    print(f"killed with {status['units']['done']} of {len(units(store))} units committed")
+    done = status["units"]["done"]
+    say(f"killed with {done} of {len(units(store))} units committed; {total} of {len(blocks)} blocks run again")
+
+
+def test_a_view_that_was_deleted_is_folded_again_without_an_engine(demo_run, tmp_path: Path):
+    shutil.copytree(demo_run.out / "store", tmp_path / "view/store")
+    study = write_study(tmp_path / "view.yaml", demo_run.out, tmp_path / "view")
+    run("respond", study)
+    run("capture", study)
+    before = json.loads((tmp_path / "view/capture.json").read_text())
+    shutil.rmtree(before["merged"])
+    assert "was not run" not in run("capture", study).stderr
+    assert json.loads((tmp_path / "view/capture.json").read_text()) == before
+    assert "capture: done" not in run("capture", study).stdout
+
+
+def test_a_stage_refuses_files_that_were_made_with_other_settings(demo_run, tmp_path: Path):
+    study = write_study(tmp_path / "chain.yaml", demo_run.out, tmp_path / "chain", store=str(demo_run.out / "store"))
+    run("respond", study)
+    run("capture", study)
+    stderr = run("select", study, "--set", "capture.phase=both", code=2).stderr
+    assert "capture was not run with these settings" in stderr
+    stderr = run("capture", study, "--set", "respond.max_tokens=77", code=2).stderr
+    assert "respond was not run with these settings" in stderr

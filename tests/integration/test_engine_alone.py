@@ -20,12 +20,10 @@ from harvest.types import Edit, Request, Sampling, Text
 def test_a_text_longer_than_one_step_is_counted_once(tiny_llama: Path):
     oracle = reference.load_model(tiny_llama)
     engine = open_engine(
-        EngineOptions(
-            tiny_llama, dtype="float32", max_model_len=64, max_num_batched_tokens=64, max_num_seqs=8, num_slots=9
-        )
+        EngineOptions(tiny_llama, "float32", max_model_len=128, max_num_batched_tokens=32, max_num_seqs=8, num_slots=9)
     )
     try:
-        texts = [Text(random_tokens(n, n), 2, n) for n in (60, 50, 40, 63, 30, 20, 10)]
+        texts = [Text(random_tokens(n, n), 2, n) for n in (100, 50, 40, 127, 30, 20, 10)]
         rows = engine.capture(texts)
         assert rows.num_tokens_Q.tolist() == [text.planned for text in texts]
         for at, text in enumerate(texts):

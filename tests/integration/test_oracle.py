@@ -11,11 +11,13 @@ import pytest
 import reference
 import xarray as xr
 
+from analysis.demo import study as demo_study
 from analysis.responses import read_responses
+from analysis.study import StudyRun
 from harvest.capture import text_of
 from harvest.engine.options import EngineOptions
 from harvest.engine.seat import open_engine
-from harvest.types import Request, Sampling, half_of
+from harvest.types import Request, Sampling
 
 GROUPS = (
     "c_voice.zh/和谐/support",
@@ -49,17 +51,17 @@ def root_mean_square(mean, m2, count):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_the_merged_view_equals_the_oracle(captured, texts, oracle, group):
+def test_the_merged_view_equals_the_oracle(captured, texts, oracle, group, say):
     merged = xr.open_zarr(captured["merged"]).sel(group=group).load()
     expected = reference.reference_moments(oracle, list(texts[group].values()))
     assert merged["token_count"] == expected["token_count"]
     assert merged["question_count"] == expected["question_count"]
     doubtful = int(expected["near_zero"].sum())
-    print(f"{group}: {int(expected['token_count'])} tokens, {doubtful} activations within 1e-6 of 0")
+    say(f"{group}: {int(expected['token_count'])} tokens, {doubtful} activations within 1e-6 of 0")
     assert (np.abs(merged["positive_count"] - expected["positive_count"]) <= expected["near_zero"]).all()
     rms = root_mean_square(expected["mean"], expected["m2"], expected["token_count"])
     error = (np.abs(merged["mean"] - expected["mean"]) / rms).values.max()
-    print(f"largest error of a mean {error:.1e} of the neuron's root mean square")
+    say(f"largest error of a mean {error:.1e} of the neuron's root mean square")
     for name in ("mean", "question_mean", "min", "max"):
         assert (np.abs(merged[name] - expected[name]) <= 1e-5 * np.maximum(rms, np.abs(expected[name]))).all(), name
     for name in ("m2", "question_m2", "question_rate_mean", "question_rate_m2"):
@@ -81,36 +83,33 @@ def test_the_rows_equal_the_oracle(captured, texts, oracle):
         assert (np.abs(of_group["row_positive_count"][at] - expected.positive) <= expected.near_zero).all()
 
 
-def test_the_unedited_condition_in_a_mixed_batch_equals_an_engine_without_probes(demo_run):
-    completions = pq.read_table(demo_run.out / "completions.parquet").to_pylist()
+def test_the_unedited_condition_in_a_mixed_batch_equals_an_engine_without_probes(demo_run, say):
+    settings = demo_study(demo_run.out)
+    prompts = StudyRun(settings).trial_prompts
     none = {
         (row["item_id"], row["option_order"]): row["token_ids"]
-        for row in completions
+        for row in pq.read_table(demo_run.out / "completions.parquet").to_pylist()
         if row["condition_id"].endswith("|none")
     }
-    responses = {row["item_id"]: row for row in pq.read_table(demo_run.out / "responses.parquet").to_pylist()}
-    # the responses' prompts are those of the unedited condition in one of the two orders
-    tried = [
-        responses[item_id]
-        for item_id, order in none
-        if responses[item_id]["option_order"] == order and half_of(responses[item_id]["question_id"]) == "evaluate"
-    ]
+    # an answer that respond made before is not made again: the others were made in the mixed batches
+    responses = pq.read_table(demo_run.out / "responses.parquet").to_pylist()
+    orders = {row["item_id"]: row["option_order"] for row in responses}
+    mixed = [(item, prompt) for item, prompt in prompts if orders[item.item_id] != prompt.option_order]
     options = EngineOptions(
         demo_run.out / "model", "float32", probe=False, extra={"logprobs_mode": "processed_logprobs"}
     )
     engine = open_engine(options)
     try:
-        requests = [Request(tuple(row["prompt_token_ids"])) for row in tried]
-        outputs = engine.run(requests, Sampling(120, 1.1), logprobs=2)
+        outputs = engine.run([Request(prompt.token_ids) for _, prompt in mixed], Sampling(120, 1.1), logprobs=2)
     finally:
         engine.close()
     margins = []
-    for row, output in zip(tried, outputs, strict=True):
+    for (item, prompt), output in zip(mixed, outputs, strict=True):
         answer = output.outputs[0]
-        assert list(answer.token_ids) == list(none[row["item_id"], row["option_order"]])
+        assert list(answer.token_ids) == list(none[item.item_id, str(prompt.option_order)])
         for table in answer.logprobs:
             best = sorted((found.logprob for found in table.values()), reverse=True)
             margins.append(best[0] - best[1])
-    print(f"{len(tried)} answers equal, smallest margin between first and second token {min(margins):.3f} nat")
-    assert len(tried) > 100
+    say(f"{len(mixed)} answers equal, smallest margin between first and second token {min(margins):.3f} nat")
+    assert len(mixed) == len(none) // 2 > 100
     assert min(margins) > 0.1

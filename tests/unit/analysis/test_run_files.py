@@ -105,11 +105,13 @@ def test_status_counts_what_is_committed_of_the_plan(tmp_path: Path):
     store, folder = finished_store(tmp_path / "store"), started(tmp_path)
     done = [path.stem for path in store.root.glob("commits/moments-*.json")]
     plan = {"blocks": [{"group": "g", "units": {"moments": unit}} for unit in [*done, unit_name("moments", {"x": 1})]]}
-    write_json(folder / "plan.json", {"store": str(store.root), "plan": store.write_plan(plan)})
+    write_json(
+        folder / "plan.json", {"store": str(store.root), "plan": store.write_plan(plan), "quarantined": {"t": "NaN"}}
+    )
     status = run_status(folder.root)
     assert status == {
         "stages": [],
-        "units": {"done": 2, "missing": 1},
+        "units": {"done": 2, "missing": 1, "quarantined": ["t"]},
         "store": str(store.root),
         "merged": None,
         "rows": None,

@@ -222,21 +222,17 @@ def test_bad_usage_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("command", "sentence"),
-    [
-        ("capture", "responses.parquet: no such file; run `value-harvest respond STUDY.yaml` first"),
-        ("select", "capture.json: no such file; run `value-harvest capture STUDY.yaml` first"),
-        ("ablate", "neurons.parquet: no such file; run `value-harvest select STUDY.yaml` first"),
-        ("score", "completions.parquet: no such file; run `value-harvest ablate STUDY.yaml` first"),
-        ("report", "no such file; run `value-harvest"),
-    ],
-)
-def test_a_stage_before_its_time_names_the_one_before(
-    command: str, sentence: str, desk: Desk, say: Callable[..., Said]
-):
+@pytest.mark.parametrize("command", ["capture", "select", "ablate", "score", "report"])
+def test_a_stage_before_its_time_names_the_first_one_that_lacks(command: str, desk: Desk, say: Callable[..., Said]):
+    desk.extra = "select: [{top_k: 5}]\n"
     study, before = desk.study, desk.files()
-    assert sentence in refused(say(command, study))
+    assert "respond was not run with these settings; run `value-harvest respond` first" in refused(say(command, study))
+    assert desk.files() == before
+
+
+def test_more_neurons_than_the_model_has_are_refused_before_anything_runs(desk: Desk, say: Callable[..., Said]):
+    before = {**desk.files(), str(desk.study): desk.study.read_bytes()}
+    assert "select.top_k: 2000 is more than the 288 neurons of the model" in refused(say("run", desk.study))
     assert desk.files() == before
 
 

@@ -91,7 +91,7 @@ def test_a_new_question_renames_the_units_of_one_block():
 @pytest.mark.parametrize(
     "change",
     [
-        {"model_fingerprint": "model-2"},
+        {"model": "model-2"},
         {"dtype": "bfloat16"},
         {"phase": "prompt"},
         {"phase": "both"},

@@ -214,7 +214,7 @@ def test_the_digest_of_a_large_file_is_remembered_until_the_file_changes(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert read_checkpoint(folder).fingerprint == plain
     remembered = sorted((tmp_path / "cache" / "value-harvest" / "fingerprints").iterdir())
-    assert len(remembered) == 3, "config and two shards, and no half-written file"
+    assert len(remembered) == 4, "config, tokenizer and two shards, and no half-written file"
     assert read_checkpoint(folder).fingerprint == plain
     data = bytearray((folder / "model-1-of-2.safetensors").read_bytes())
     data[-1] ^= 1

@@ -52,7 +52,7 @@ def test_whatever_an_answer_depends_on_changes_its_key():
         *(
             replace(GENERATION, **change).key(request)
             for change in (
-                {"model_fingerprint": "model-2"},
+                {"model": "model-2"},
                 {"dtype": "float32"},
                 *(
                     {"sampling": replace(sampling, **{name: value})}
