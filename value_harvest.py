@@ -32,6 +32,8 @@ benchmark = typer.Typer(no_args_is_help=True, help="Look at benchmark files.")
 app.add_typer(benchmark, name="benchmark")
 stdout = Console(soft_wrap=True, highlight=False)
 _debug = False
+_INTERRUPTED = 130
+# what typer returns for Ctrl-C
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's settings.")]
 Overrides = Annotated[
@@ -102,7 +104,7 @@ def demo_model(out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder t
 def run_(study: StudyFile, overrides: Overrides = None) -> None:
     """Every stage of a study; finished stages are not run again.
 
-    Example: value-harvest run configs/studies/example.yaml --set cluster.engines=4
+    Example: value-harvest run configs/studies/c_voice.yaml --set cluster.engines=4
     """
     _run(load(study, overrides or [], Study), STAGES)
 
@@ -174,7 +176,7 @@ def benchmark_validate(
     for fault in found:
         print(fault)  # noqa: T201
     if found:
-        raise InputError(f"{file}: {len(found)} faults; mend them and validate again")
+        raise InputError(f"{file}: faults: {len(found)}; mend them and validate again")
     print(f"{file}: no faults")  # noqa: T201
 
 
@@ -207,7 +209,7 @@ def verify(store: Annotated[Path, typer.Argument(metavar="STORE", help="A store'
     for one in damaged:
         print(f"{one.path} {one.what}")  # noqa: T201
     harmless = len(orphans(store))
-    print(f"{len(damaged)} damaged files, {harmless} harmless leftovers of unfinished attempts")  # noqa: T201
+    print(f"damaged files: {len(damaged)}; harmless leftovers of unfinished attempts: {harmless}")  # noqa: T201
     if damaged:
         raise typer.Exit(1)
 
@@ -244,7 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         # a full disk or a lost file system, wherever it shows
         _fail(f"{' '.join(str(error).split())}; what was committed is kept, mend it and run the same command again", 1)
-    except KeyboardInterrupt:
+    if code == _INTERRUPTED:
         _fail("interrupted; what was committed is kept, run the same command again", 1)
     sys.exit(code or 0)
 

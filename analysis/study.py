@@ -46,12 +46,35 @@ class StudyRun:
         self.trial_prompts = self._render_trials()
 
     def check_selection(self) -> None:
-        """Raises ConfigError if more neurons are to be selected than there are; for those who are about to select."""
-        size = self.checkpoint.num_layers * self.checkpoint.num_neurons
-        for section in self.study.select:
+        """What would only come out after hours of work, for those who are about to select.
+
+        Raises InputError if the capture will lack what `select` needs, or the model has fewer neurons than asked for.
+        """
+        study, size = self.study, self.checkpoint.num_layers * self.checkpoint.num_neurons
+        for section in study.select:
             if section.top_k > size:
                 raise ConfigError(
                     f"select.top_k: {section.top_k} is more than the {size} neurons of the model; lower it"
+                )
+        if study.capture.phase == "response" and study.respond.max_tokens < 2:
+            raise ConfigError(
+                "respond.max_tokens: 1 leaves nothing to count, an answer's last token never is; raise it"
+            )
+        if study.split and study.capture.rows == "none":
+            raise ConfigError("capture.rows: split needs per-question rows; set rows: full, or split: false")
+        if study.split:
+            self._check_halves()
+
+    def _check_halves(self) -> None:
+        questions: dict[tuple[str, str], set[str]] = {}
+        for item in self.items:
+            questions.setdefault((item.benchmark, item.value), set()).add(item.question_id)
+        for (benchmark, value), ids in questions.items():
+            halves = {half_of(question_id) for question_id in ids}
+            if len(halves) == 1:
+                raise BenchmarkError(
+                    f"{benchmark}/{value}: all its questions ({len(ids)}) lie in the {halves.pop()} half; add some, "
+                    "or set split: false"
                 )
 
     def _read_items(self) -> list[Item]:

@@ -42,7 +42,8 @@ class Figure:
 
 
 def figure_of(headline: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """The figure of shifts; None if no set has one."""
+    """The figure of shifts of the sets that were ablated; None if none has one."""
+    headline = [entry for entry in headline if entry["operation"] is not None]
     shifts = [value for entry in headline for value in _values(entry)]
     if not shifts:
         return None

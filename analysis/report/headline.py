@@ -9,6 +9,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 MISSING = "–"
 Entry = Mapping[str, Any]
@@ -25,7 +26,8 @@ def headline_table(summary: Mapping[str, Any]) -> Table:
     for name in columns:
         table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
     for entry in entries:
-        table.add_row(*(cells(entry)[name] for name in columns))
+        # Text, because a value's name is not markup
+        table.add_row(*(Text(cells(entry)[name]) for name in columns))
     return table
 
 

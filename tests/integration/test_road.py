@@ -116,7 +116,7 @@ def test_a_second_run_starts_no_engine(demo_run, tmp_path: Path):
 
 
 def test_a_store_is_verified_byte_by_byte(demo_run, tmp_path: Path):
-    assert "0 damaged files" in run("verify", demo_run.out / "store").stdout
+    assert "damaged files: 0" in run("verify", demo_run.out / "store").stdout
     shutil.copytree(demo_run.out / "store", tmp_path / "store")
     victim = next(
         path for path in (tmp_path / "store/merged").rglob("*") if path.is_file() and path.stat().st_size > 999

@@ -224,7 +224,7 @@ def test_bad_usage_is_refused(
 
 @pytest.mark.parametrize("command", ["capture", "select", "ablate", "score", "report"])
 def test_a_stage_before_its_time_names_the_first_one_that_lacks(command: str, desk: Desk, say: Callable[..., Said]):
-    desk.extra = "select: [{top_k: 5}]\n"
+    desk.extra = "select: [{top_k: 5}]\nsplit: false\n"
     study, before = desk.study, desk.files()
     assert "respond was not run with these settings; run `value-harvest respond` first" in refused(say(command, study))
     assert desk.files() == before
@@ -299,13 +299,13 @@ def test_benchmarks_are_listed_shown_and_validated(desk: Desk, say: Callable[...
     assert said.code == 2
     assert [line.split(": ")[0].rsplit(":", 1)[1] for line in said.out.splitlines()] == ["2", "3"]
     assert said.err.count("\n") == 1
-    assert "2 faults" in said.err
+    assert "faults: 2" in said.err
 
 
 def test_verify_counts_what_is_damaged_and_exits_1(tmp_path: Path, say: Callable[..., Said]):
     store = finished_store(tmp_path / "store")
     good = say("verify", store.root)
-    assert (good.code, good.out) == (0, "0 damaged files, 0 harmless leftovers of unfinished attempts\n")
+    assert (good.code, good.out) == (0, "damaged files: 0; harmless leftovers of unfinished attempts: 0\n")
     victim = next(
         path for path in store.root.glob("attempts/*/*.zarr/mean/**/*") if path.is_file() and path.suffix == ""
     )
@@ -313,7 +313,7 @@ def test_verify_counts_what_is_damaged_and_exits_1(tmp_path: Path, say: Callable
     bad = say("verify", store.root)
     assert bad.code == 1
     assert str(victim) in bad.out
-    assert bad.out.endswith("1 damaged files, 0 harmless leftovers of unfinished attempts\n")
+    assert bad.out.endswith("damaged files: 1; harmless leftovers of unfinished attempts: 0\n")
 
 
 def test_status_is_for_people_and_for_programs(tmp_path: Path, say: Callable[..., Said]):
