@@ -11,9 +11,16 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 from road import PROJECT, command, run
 from safetensors.torch import load_file, save_file
+
+from analysis.settings import Study
+from analysis.stages import run_stage
+from analysis.study import StudyRun
+from harvest.config import load
+from harvest.errors import InputError
 
 
 def write_study(path: Path, demo: Path, out: Path, **more: object) -> Path:
@@ -39,6 +46,16 @@ def units(store: Path) -> set[str]:
     return {name for name in commits(store) if not name.startswith("answers-")}
 
 
+def walk(study: Path, *stages: str, overrides: tuple[str, ...] = ()) -> list[bool]:
+    """Run stages in this process, where no engine may start; whether each had anything to do."""
+    run_ = StudyRun(load(study, overrides, Study))
+    run_.folder.prepare()
+    with run_.fleet(debug=False) as fleet:
+        done = [run_stage(stage, run_, fleet) for stage in stages]
+        assert not fleet.started
+    return done
+
+
 def test_an_engine_that_cannot_be_trusted_ends_the_run_in_one_sentence(demo_run, tmp_path: Path):
     """The canary meets a NaN in the actor; the sentence comes through Ray to the person."""
     shutil.copytree(demo_run.out / "model", tmp_path / "model")
@@ -46,7 +63,7 @@ def test_an_engine_that_cannot_be_trusted_ends_the_run_in_one_sentence(demo_run,
     weights["model.layers.1.mlp.gate_proj.weight"][7] = float("nan")
     save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
     model = {"path": str(tmp_path / "model"), "dtype": "float32"}
-    study = write_study(tmp_path / "nan.yaml", demo_run.out, tmp_path / "nan", model=model)
+    study = write_study(tmp_path / "nan.yaml", demo_run.out, tmp_path / "nan", model=model, cluster={"engines": 1})
     stderr = run("run", study, code=1).stderr
     assert "layer 1: a NaN or Inf among the activations" in stderr.splitlines()[-1]
     assert "Traceback" not in stderr
@@ -55,8 +72,7 @@ def test_an_engine_that_cannot_be_trusted_ends_the_run_in_one_sentence(demo_run,
 
 def test_a_capture_killed_half_way_ends_as_one_that_was_not(demo_run, tmp_path: Path, say):
     calm = write_study(tmp_path / "calm.yaml", demo_run.out, tmp_path / "calm", store=str(demo_run.out / "store"))
-    run("respond", calm)
-    run("capture", calm)
+    walk(calm, "respond", "capture")
     expected = json.loads((tmp_path / "calm/capture.json").read_text())
 
     study = write_study(tmp_path / "killed.yaml", demo_run.out, tmp_path / "killed")
@@ -94,20 +110,18 @@ def test_a_capture_killed_half_way_ends_as_one_that_was_not(demo_run, tmp_path: 
 def test_a_view_that_was_deleted_is_folded_again_without_an_engine(demo_run, tmp_path: Path):
     shutil.copytree(demo_run.out / "store", tmp_path / "view/store")
     study = write_study(tmp_path / "view.yaml", demo_run.out, tmp_path / "view")
-    run("respond", study)
-    run("capture", study)
+    assert walk(study, "respond", "capture") == [True, True]
     before = json.loads((tmp_path / "view/capture.json").read_text())
     shutil.rmtree(before["merged"])
-    assert "was not run" not in run("capture", study).stderr
+    assert walk(study, "capture", "select") == [True, True]
     assert json.loads((tmp_path / "view/capture.json").read_text()) == before
-    assert "capture: done" not in run("capture", study).stdout
+    assert walk(study, "capture", "select") == [False, False]
 
 
 def test_a_stage_refuses_files_that_were_made_with_other_settings(demo_run, tmp_path: Path):
     study = write_study(tmp_path / "chain.yaml", demo_run.out, tmp_path / "chain", store=str(demo_run.out / "store"))
-    run("respond", study)
-    run("capture", study)
-    stderr = run("select", study, "--set", "capture.phase=both", code=2).stderr
-    assert "capture was not run with these settings" in stderr
-    stderr = run("capture", study, "--set", "respond.max_tokens=77", code=2).stderr
-    assert "respond was not run with these settings" in stderr
+    walk(study, "respond", "capture")
+    with pytest.raises(InputError, match="capture was not run with these settings"):
+        walk(study, "select", overrides=("capture.phase=both",))
+    with pytest.raises(InputError, match="respond was not run with these settings"):
+        walk(study, "capture", overrides=("respond.max_tokens=77",))
