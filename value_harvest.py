@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
-    if _debug:
+    if _debug and sys.exception() is not None:
         traceback.print_exc()
     else:
         print(sentence, file=sys.stderr)  # noqa: T201

@@ -81,9 +81,11 @@ class Fleet:
         if self._pool is not None:
             from cluster import launch
 
-            self._pool.close()
-            launch.disconnect()
-            self._pool = None
+            pool, self._pool = self._pool, None
+            try:
+                pool.close()
+            finally:
+                launch.disconnect()
 
     def __enter__(self) -> Fleet:
         return self

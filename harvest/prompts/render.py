@@ -24,6 +24,7 @@ class Renderer:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True, trust_remote_code=False)
         except Exception as error:
+            # the tokenizers library raises nothing narrower for a damaged tokenizer.json
             raise ModelError(
                 f"{model}: its tokenizer cannot be read ({_first_line(error)}); copy the checkpoint again"
             ) from error
