@@ -64,7 +64,10 @@ def test_the_merged_view_equals_the_oracle(captured, texts, oracle, group, say):
     say(f"largest error of a mean {error:.1e} of the neuron's root mean square")
     for name in ("mean", "question_mean", "min", "max"):
         assert (np.abs(merged[name] - expected[name]) <= 1e-5 * np.maximum(rms, np.abs(expected[name]))).all(), name
-    for name in ("m2", "question_m2", "question_rate_mean", "question_rate_m2"):
+    beyond = int((np.abs(merged["mean"] - expected["mean"]) > 1e-5 * np.abs(expected["mean"])).sum())
+    say(f"{beyond} of {rms.size} means differ by more than 1e-5 of themselves: they cancel to nearly 0")
+    np.testing.assert_allclose(merged["m2"], expected["m2"], rtol=1e-5)
+    for name in ("question_m2", "question_rate_mean", "question_rate_m2"):
         # a sum of squares is known no better than its neuron's size allows
         floor = 1e-9 * rms**2 * expected["question_count"]
         assert (np.abs(merged[name] - expected[name]) <= 1e-5 * expected[name] + floor).all(), name
