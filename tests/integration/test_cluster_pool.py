@@ -59,14 +59,16 @@ def worker_in(folder: Path) -> Callable[[int], Any]:
             return "second time"
 
         def fail(self, message: str) -> None:
-            with (self.folder / "tries").open("a") as file:
-                file.write("x")
+            self._try(message)
             raise ValueError(message)
 
         def refuse(self, message: str) -> None:
-            with (self.folder / "tries").open("a") as file:
-                file.write("x")
+            self._try(message)
             raise NoWeightsError(message)
+
+        def _try(self, message: str) -> None:
+            with (self.folder / message).open("a") as file:
+                file.write("x")
 
         def lock(self, _: None) -> Any:
             return threading.Lock()
@@ -167,18 +169,25 @@ def test_a_task_that_always_kills_its_actor_is_quarantined_and_the_rest_complete
     assert "was lost: The actor died unexpectedly" in failure.reason
 
 
-def test_an_exception_is_tried_three_times_and_told(pool: Pool, folder: Path) -> None:
-    outcome, _ = run(pool, Task("bad", ("fail", "row 7 is empty")), Task("good", ("add_one", 1)))
+def test_an_exception_is_tried_three_times_and_told(folder: Path) -> None:
+    with Pool(worker_in(folder), 1, num_cpus=CPUS) as alone:
+        outcome, _ = run(alone, Task("bad", ("fail", "row 7 is empty")), Task("good", ("add_one", 1)))
     assert outcome == Outcome(done=1, failures=(Failure("bad", "ValueError: row 7 is empty", 3),))
-    assert (folder / "tries").read_text() == "xxx"
-    (folder / "tries").unlink()
+    assert (folder / "row 7 is empty").read_text() == "xxx"
+
+
+def test_where_there_are_two_actors_a_task_has_failed_on_both_before_it_is_given_up(pool: Pool, folder: Path) -> None:
+    outcome, _ = run(pool, Task("bad", ("fail", "row 8 is empty")), Task("good", ("add_one", 1)))
+    (failure,) = outcome.failures
+    # a fourth attempt is right where the second actor was still being built during the first three
+    assert failure.attempts in (3, 4)
+    assert (folder / "row 8 is empty").read_text() == "x" * failure.attempts
 
 
 def test_an_exception_that_forbids_it_is_not_tried_again(pool: Pool, folder: Path) -> None:
     outcome, _ = run(pool, Task("bad", ("refuse", "a NaN")))
     assert outcome.failures == (Failure("bad", "NoWeightsError: a NaN", 1),)
-    assert (folder / "tries").read_text() == "x"
-    (folder / "tries").unlink()
+    assert (folder / "a NaN").read_text() == "x"
 
 
 def test_a_value_that_cannot_travel_is_a_failure_of_its_task_alone(pool: Pool) -> None:
