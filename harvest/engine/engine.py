@@ -78,14 +78,10 @@ class Engine:
     # activations
 
     def _read_layout(self) -> None:
-        layouts = self._llm.collective_rpc("probe_layout")
-        self.num_neurons = max(offset + width for _, offset, width in layouts)
-        layers = sorted({layer for numbers, _, _ in layouts for layer in numbers})
-        if layers != list(range(len(layers))):
-            raise EngineError(
-                f"{self.options.model}: layers {layers} have a gated MLP, others have none; it is not supported"
-            )
-        self.num_layers = len(layers)
+        self._layouts: list[list[tuple[int, int, int]]] = self._llm.collective_rpc("probe_layout")
+        self.widths: dict[int, int] = {}
+        for layer, offset, width in sorted(part for layout in self._layouts for part in layout):
+            self.widths[layer] = max(self.widths.get(layer, 0), offset + width)
 
     def _prove(self) -> None:
         """Statistics are zero after warm-up, and a canary moves every layer's counters."""
@@ -173,7 +169,7 @@ class Engine:
     def _install(self, rows: Sequence[EditRow]) -> None:
         """Edit row i + 1 is rows[i]; row 0 stays the identity."""
         if rows:
-            check_rows(rows, self.num_layers, self.num_neurons)
+            check_rows(rows, self.widths)
             self._llm.collective_rpc("probe_set_edits", args=(list(rows),))
 
 

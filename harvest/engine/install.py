@@ -59,11 +59,10 @@ def install(model: nn.Module, num_slots: int, device: torch.device) -> tuple[Pro
         raise ModelError(
             f"{type(model).__name__}: its layers do not hold one gated MLP of one width each; it is not supported"
         )
-    ((width, offset),) = shapes
+    ((width, _),) = shapes
     probe = Probe(
         [_probed(mlp) for mlp in mlps],
         SlotStatistics.allocate(len(mlps), num_slots, width, device),
-        offset,
     )
     number = op.register(probe)
     for index, mlp in enumerate(mlps):
@@ -73,4 +72,4 @@ def install(model: nn.Module, num_slots: int, device: torch.device) -> tuple[Pro
 
 def _probed(mlp: _Mlp) -> ProbedLayer:
     stock: Any = mlp.module.act_fn
-    return ProbedLayer(mlp.layer, stock, gate_activation(stock, f"layer {mlp.layer}"))
+    return ProbedLayer(mlp.layer, mlp.width, mlp.offset, stock, gate_activation(stock, f"layer {mlp.layer}"))

@@ -73,16 +73,14 @@ class HarvestWorker(PlatformWorker):
 
     # what the client calls, by name
 
-    def probe_layout(self) -> tuple[list[int], int, int]:
-        """The layers of this rank, its first neuron and its number of neurons per layer."""
-        width = self._probe.statistics.mean_LSF.shape[2]
-        return [layer.layer for layer in self._probe.layers], self._probe.neuron_offset, width
+    def probe_layout(self) -> list[tuple[int, int, int]]:
+        """This rank's part of the model: of each probed layer its number, first neuron and number of neurons."""
+        return [(layer.layer, layer.offset, layer.width) for layer in self._probe.layers]
 
     def probe_set_edits(self, rows: Sequence[EditRow]) -> None:
         """Install the conditions' coefficients; rows[i] is edit row i + 1, row 0 stays the identity."""
-        _, offset, width = self.probe_layout()
         for layer in self._probe.layers:
-            layer.edits = layer_table(rows, layer.layer, offset, width, self.device)
+            layer.edits = layer_table(rows, layer.layer, layer.offset, layer.width, self.device)
 
     def probe_counts(self) -> torch.Tensor:
         """Counted tokens over all slots, shape (layer,)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,13 +12,15 @@ from harvest.probe.state import EditTable
 from harvest.types import EditRow
 
 
-def check_rows(rows: Sequence[EditRow], num_layers: int, num_neurons: int) -> None:
-    """Every edit names a neuron of the model, and none twice.
+def check_rows(rows: Sequence[EditRow], widths: Mapping[int, int]) -> None:
+    """Every edit names a neuron of the model, given the number of neurons of each probed layer, and none twice.
 
     Raises SelectionError, naming the first that does not.
     """
+    num_layers, num_neurons = len(widths), max(widths.values())
     for number, row in enumerate(rows):
-        outside = (row.layer < 0) | (row.layer >= num_layers) | (row.neuron < 0) | (row.neuron >= num_neurons)
+        width = np.array([widths.get(int(layer), 0) for layer in row.layer], np.int64)
+        outside = (row.neuron < 0) | (row.neuron >= width)
         if outside.any():
             at = int(np.flatnonzero(outside)[0])
             raise SelectionError(

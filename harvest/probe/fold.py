@@ -70,7 +70,7 @@ def gated_activation(gate_up: Tensor, probe: Probe, index: int) -> Tensor:
     editing = routing.edited_E.numel() > 0 and layer.edits is not None
     if not (counting or editing):
         return product_TF
-    gate_TF, up_TF = gate_up.chunk(2, dim=-1)
+    gate_TF, up_TF = gate_up.chunk(2, dim=-1) if layer.gated else (gate_up, torch.ones_like(gate_up))
     activation_TF = layer.activation(gate_TF)
     if counting:
         fold(activation_TF, index, routing, probe.statistics)

@@ -33,8 +33,9 @@ def _gated_activation(gate_up: Tensor, probe: int, index: int) -> Tensor:
     return fold.gated_activation(gate_up, _PROBES[probe], index)
 
 
-def _gated_activation_shape(gate_up: Tensor, probe: int, index: int) -> Tensor:  # noqa: ARG001 the op's signature
-    return gate_up.new_empty((*gate_up.shape[:-1], gate_up.shape[-1] // 2))
+def _gated_activation_shape(gate_up: Tensor, probe: int, index: int) -> Tensor:
+    halves = 2 if _PROBES[probe].layers[index].gated else 1
+    return gate_up.new_empty((*gate_up.shape[:-1], gate_up.shape[-1] // halves))
 
 
 _LIBRARY = torch.library.Library("value_harvest", "DEF")  # type: ignore[no-untyped-call]

@@ -90,10 +90,15 @@ class ProbedLayer:
     """One MLP: which layer of the model it is, and the arithmetic that the stock module would have done."""
 
     layer: int
+    width: int
+    # this rank's neurons, F
+    offset: int
+    # this rank's first neuron
     stock: Activation
-    # gate_up (T, 2F) -> product (T, F)
+    # gated: gate_up (T, 2F) -> product (T, F); otherwise gate (T, F) -> activation (T, F)
     activation: Activation
     # gate (T, F) -> activation (T, F), in the model's dtype
+    gated: bool = True
     edits: EditTable | None = None
 
 
@@ -103,6 +108,4 @@ class Probe:
 
     layers: list[ProbedLayer]
     statistics: SlotStatistics
-    neuron_offset: int
-    # this rank's first neuron
     routing: Routing = field(default_factory=Routing.at_rest)

@@ -38,8 +38,10 @@ def probe_of(activation, tables: list[EditTable | None], neurons: int = NEURONS,
         gate, up = gate_up.chunk(2, dim=-1)
         return activation(gate) * up
 
-    layers = [ProbedLayer(number, stock, activation, table) for number, table in enumerate(tables)]
-    return Probe(layers, SlotStatistics.allocate(len(tables), 2, neurons, CPU), offset)
+    layers = [
+        ProbedLayer(number, neurons, offset, stock, activation, edits=table) for number, table in enumerate(tables)
+    ]
+    return Probe(layers, SlotStatistics.allocate(len(tables), 2, neurons, CPU))
 
 
 def slow_product(gate_up: torch.Tensor, activation, layer: int, rows: list[EditRow], tokens: list[int]) -> torch.Tensor:
@@ -174,10 +176,10 @@ def test_statistics_see_the_activation_before_the_edit():
 @pytest.mark.parametrize("place", [(-1, 0), (LAYERS, 0), (0, -1), (0, NEURONS)])
 def test_an_edit_outside_the_model_is_refused_by_name(place: tuple[int, int]):
     with pytest.raises(SelectionError, match=rf"edit row 1: layer {place[0]}, neuron {place[1]} is not in this model"):
-        check_rows([edit_row([(0, 0)]), edit_row([(1, 1), place])], LAYERS, NEURONS)
+        check_rows([edit_row([(0, 0)]), edit_row([(1, 1), place])], dict.fromkeys(range(LAYERS), NEURONS))
 
 
 def test_a_neuron_edited_twice_is_refused_and_once_in_each_of_two_layers_is_not():
-    check_rows([edit_row([(0, 1), (1, 1)]), EditRow.identity()], LAYERS, NEURONS)
+    check_rows([edit_row([(0, 1), (1, 1)]), EditRow.identity()], dict.fromkeys(range(LAYERS), NEURONS))
     with pytest.raises(SelectionError, match="edit row 0: layer 2, neuron 6 is edited twice"):
-        check_rows([edit_row([(2, 6), (0, 0), (2, 6)])], LAYERS, NEURONS)
+        check_rows([edit_row([(2, 6), (0, 0), (2, 6)])], dict.fromkeys(range(LAYERS), NEURONS))

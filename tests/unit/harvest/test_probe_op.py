@@ -24,8 +24,8 @@ def stock(gate_up: torch.Tensor) -> torch.Tensor:
 
 
 def new_probe(layers: int = 1) -> Probe:
-    probed = [ProbedLayer(number, stock, F.silu) for number in range(layers)]
-    return Probe(probed, SlotStatistics.allocate(layers, 3, NEURONS, CPU), 0)
+    probed = [ProbedLayer(number, NEURONS, 0, stock, F.silu) for number in range(layers)]
+    return Probe(probed, SlotStatistics.allocate(layers, 3, NEURONS, CPU))
 
 
 class _Stock(nn.Module):
