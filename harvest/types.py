@@ -107,6 +107,14 @@ class EditPhase(StrEnum):
     BOTH = "both"
 
 
+def phase_span(phase: str, answer_start: int, end: int) -> tuple[int, int]:
+    """Positions [start, stop) of a phase in a text whose answer starts at `answer_start`, and that ends at `end`.
+
+    Raises KeyError for a phase that is none of EditPhase.
+    """
+    return {"prompt": (0, answer_start), "response": (answer_start, end), "both": (0, end)}[phase]
+
+
 @dataclass(frozen=True, slots=True)
 class EditRow:
     """One condition's edits of the activation g: y = clip(g * scale + shift, floor, ceiling).

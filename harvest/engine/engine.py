@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from vllm import LLM, SamplingParams
+import torch
+from numpy.typing import NDArray
+from vllm import LLM
 from vllm.distributed import cleanup_dist_env_and_memory
 
+from harvest.engine.checks import check_counts, check_finite
+from harvest.engine.inputs import Inputs, answered, answered_and_counted, replayed
 from harvest.engine.options import EngineOptions
-from harvest.errors import CaptureError, EngineError, HarvestError
+from harvest.errors import EngineError, HarvestError
 from harvest.probe.edits import check_rows
-from harvest.probe.router import FOREVER, Ticket
 from harvest.stats.rows import RequestRows, concatenate_neurons
-from harvest.types import Completion, EditPhase, EditRow, Request, Sampling, Text
+from harvest.types import Completion, EditRow, Request, Sampling, Text, phase_span
 
 _WORKER = "harvest.engine.worker.HarvestWorker"
 _CANARY = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -64,8 +68,13 @@ class Engine:
             return {}
         return {
             "worker_cls": _WORKER,
-            "additional_config": {"value_harvest": {"num_slots": self.options.num_slots, "op": 1}},
+            # part of vLLM's compile key too: raise `op` when the op's meaning changes
+            "additional_config": {"value_harvest": {"probe": self._probe_options(), "op": 2}},
         }
+
+    def _probe_options(self) -> dict[str, Any]:
+        options = self.options
+        return {"num_slots": options.num_slots, "holds": options.holds, "fold": options.fold}
 
     def close(self) -> None:
         """Give the memory back; the engine is not usable afterwards."""
@@ -82,6 +91,7 @@ class Engine:
         self.widths: dict[int, int] = {}
         for layer, offset, width in sorted(part for layout in self._layouts for part in layout):
             self.widths[layer] = max(self.widths.get(layer, 0), offset + width)
+        self.fold: str = self._llm.collective_rpc("probe_fold")[0]
 
     def _prove(self) -> None:
         """Statistics are zero after warm-up, and a canary moves every layer's counters."""
@@ -97,40 +107,62 @@ class Engine:
                 f"{self.options.model}: the canary moved nothing in layers {still.tolist()}; this is a bug, report it"
             )
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The numbers of the layers behind the rows' layer axis."""
+        return tuple(sorted(self.widths))
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """How this engine was opened, and how it folds."""
+        return self.options.provenance() | {"fold": self.fold}
+
     def capture(self, texts: Sequence[Text]) -> RequestRows:
         """Each text's row of moments, in the order given; a text with no position to count has 0 tokens and NaN.
 
         Raises CaptureError unless every layer of every rank counted exactly the planned tokens, all finite.
         """
-        asked = [(key, text) for key, text in enumerate(texts) if text.planned]
-        params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, skip_reading_prefix_cache=True)
-        sampling, prompts = [], []
-        for key, text in asked:
-            each = params.clone()
-            each.extra_args = Ticket(key, text.count_start, text.count_stop).to_extra_args()
-            sampling.append(each)
-            prompts.append({"prompt_token_ids": list(text.token_ids)})
+        planned = [text.planned for text in texts]
+        with self._counting(len(texts)):
+            self._generate(replayed(texts))
+            return self._collect(planned)
+
+    def answer_and_capture(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, phase: str
+    ) -> tuple[list[Completion], RequestRows]:
+        """The unedited answers in the order asked, and the rows of what `capture` would count of prompt and answer.
+
+        One pass: tokens are counted as they are generated. Raises CaptureError as `capture` does.
+        """
+        with self._counting(len(prompts)):
+            outputs = self._generate(answered_and_counted(prompts, sampling, phase))
+            completions = [completion_of(output) for output in outputs]
+            # the last sampled token is never forwarded
+            ends = [len(ids) + len(done.token_ids) - 1 for ids, done in zip(prompts, completions, strict=True)]
+            spans = [phase_span(phase, len(ids), end) for ids, end in zip(prompts, ends, strict=True)]
+            return completions, self._collect([stop - start for start, stop in spans])
+
+    @contextmanager
+    def _counting(self, number: int) -> Iterator[None]:
+        """A time in which requests with the keys 0 … number − 1 count; however it ends, their slots are free again."""
+        if number >= self.options.num_slots:
+            raise EngineError(f"{number} requests count at once, but num_slots is {self.options.num_slots}; raise it")
         try:
-            if prompts:
-                self._llm.generate(prompts, sampling, use_tqdm=False)
+            yield
         finally:
-            # whatever happened, the slots are cleared and free for the next unit
-            ranks = self._llm.collective_rpc("probe_collect", args=(list(range(len(texts))),))
-        self._check_counts(texts, [count_LQ.numpy() for count_LQ, _ in ranks])
+            self._llm.collective_rpc("probe_release", args=(list(range(number)),))
+
+    def _collect(self, planned: Sequence[int]) -> RequestRows:
+        ranks = self._llm.collective_rpc("probe_collect", args=(list(range(len(planned))), list(planned)))
+        check_counts(planned, [count_LQ.numpy() for count_LQ, _ in ranks], self._layouts)
         rows = concatenate_neurons([rows for _, rows in ranks])
-        _check_finite(rows)
+        check_finite(rows, self.widths)
         return rows
 
-    def _check_counts(self, texts: Sequence[Text], counts: Sequence[np.ndarray]) -> None:
-        planned_Q = np.array([text.planned for text in texts])
-        for rank, count_LQ in enumerate(counts):
-            wrong = np.argwhere(count_LQ != planned_Q)
-            if len(wrong):
-                layer, question = wrong[0]
-                raise CaptureError(
-                    f"rank {rank}, layer {layer}, text {question} of {len(texts)}: {count_LQ[layer, question]} tokens "
-                    f"counted of {planned_Q[question]} planned; nothing of this unit was kept, report it as a bug"
-                )
+    def _set_bins(self, *plan: NDArray[Any]) -> None:
+        self._llm.collective_rpc(
+            "probe_set_bins", args=tuple(torch.from_numpy(np.ascontiguousarray(each)) for each in plan)
+        )
 
     # answers
 
@@ -139,32 +171,19 @@ class Engine:
 
         Raises SelectionError for an edit of a neuron that the model has not, or that one row edits twice.
         """
-        return [_completion(output) for output in self.run(requests, sampling)]
+        return [completion_of(output) for output in self.run(requests, sampling)]
 
     def run(self, requests: Sequence[Request], sampling: Sampling, logprobs: int | None = None) -> list[Any]:
         """vLLM's own outputs of these requests, in the order asked."""
         edits = {request.edit.fingerprint: request.edit.row for request in requests if request.edit is not None}
         self._install(list(edits.values()))
         row_of = {fingerprint: number for number, fingerprint in enumerate(edits, start=1)}
-        prompts, params = [], []
-        for key, request in enumerate(requests):
-            prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_token_ids)}
-            each = SamplingParams(
-                temperature=sampling.temperature,
-                max_tokens=sampling.max_tokens,
-                repetition_penalty=sampling.repetition_penalty,
-                seed=sampling.seed,
-                logprobs=logprobs,
-            )
-            if request.edit is not None:
-                # KV blocks are shared within a condition and never across: block hashes ignore extra_args
-                prompt["cache_salt"] = request.edit.fingerprint
-                start, stop = _edited_span(request.edit.row.phase, len(request.prompt_token_ids))
-                row = row_of[request.edit.fingerprint]
-                each.extra_args = Ticket(key, edit_row=row, edit_start=start, edit_stop=stop).to_extra_args()
-            prompts.append(prompt)
-            params.append(each)
-        return self._llm.generate(prompts, params, use_tqdm=False)
+        return self._generate(answered(requests, sampling, row_of, logprobs))
+
+    def _generate(self, inputs: Inputs) -> list[Any]:
+        if not inputs.prompts:
+            return []
+        return self._llm.generate(inputs.prompts, inputs.params, use_tqdm=False)
 
     def _install(self, rows: Sequence[EditRow]) -> None:
         """Edit row i + 1 is rows[i]; row 0 stays the identity."""
@@ -173,26 +192,6 @@ class Engine:
             self._llm.collective_rpc("probe_set_edits", args=(list(rows),))
 
 
-def _edited_span(phase: EditPhase, answer_start: int) -> tuple[int, int]:
-    """Positions [start, stop) that an edit touches."""
-    return {
-        EditPhase.PROMPT: (0, answer_start),
-        EditPhase.RESPONSE: (answer_start, FOREVER),
-        EditPhase.BOTH: (0, FOREVER),
-    }[phase]
-
-
-def _completion(output: Any) -> Completion:
+def completion_of(output: Any) -> Completion:
     answer = output.outputs[0]
     return Completion(tuple(answer.token_ids), answer.text, str(answer.finish_reason))
-
-
-def _check_finite(rows: RequestRows) -> None:
-    counted_Q = rows.num_tokens_Q > 0
-    broken = ~(np.isfinite(rows.mean_QLF) & np.isfinite(rows.m2_QLF)).all(axis=2)[counted_Q]
-    if broken.any():
-        question, layer = np.argwhere(broken)[0]
-        raise CaptureError(
-            f"layer {layer}: a NaN or Inf among the activations of text {np.flatnonzero(counted_Q)[question]}; "
-            "run the model in float32 or bfloat16, or check its weights"
-        )

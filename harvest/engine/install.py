@@ -12,7 +12,8 @@ from torch import nn
 from harvest.errors import ModelError
 from harvest.models.families import gate_activation
 from harvest.probe import op
-from harvest.probe.state import Probe, ProbedLayer, SlotStatistics
+from harvest.probe.build import ProbeOptions, build_probe
+from harvest.probe.state import Probe, ProbedLayer
 
 _LAYER_NUMBER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -43,7 +44,7 @@ def _gated_mlps(model: nn.Module) -> list[_Mlp]:
     return sorted(found, key=lambda mlp: mlp.layer)
 
 
-def install(model: nn.Module, num_slots: int, device: torch.device) -> tuple[Probe, int]:
+def install(model: nn.Module, options: ProbeOptions, dtype: torch.dtype, device: torch.device) -> tuple[Probe, int]:
     """The probe of this rank, installed, and its number.
 
     Raises ModelError if the model has no gated MLP, several in one layer, or MLPs of different widths.
@@ -59,11 +60,7 @@ def install(model: nn.Module, num_slots: int, device: torch.device) -> tuple[Pro
         raise ModelError(
             f"{type(model).__name__}: its layers do not hold one gated MLP of one width each; it is not supported"
         )
-    ((width, _),) = shapes
-    probe = Probe(
-        [_probed(mlp) for mlp in mlps],
-        SlotStatistics.allocate(len(mlps), num_slots, width, device),
-    )
+    probe = build_probe([_probed(mlp) for mlp in mlps], options, dtype, device)
     number = op.register(probe)
     for index, mlp in enumerate(mlps):
         mlp.module.act_fn = op.ProbeModule(number, index)

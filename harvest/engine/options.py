@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,11 @@ class EngineOptions:
     # requests decoded at once
     max_num_batched_tokens: int = 8192
     num_slots: int = 65
-    # the sink, and one for each question of a unit
+    # the sink, and one for each request that is counted at once; a unit has at most 64 questions
+    holds: int = 16
+    # single tokens that a slot holds back before they are folded together
+    fold: Literal["auto", "native", "torch"] = "auto"
+    # how activations are folded: compiled for this processor, or in plain torch; auto takes the former where it can
     compiled: bool = False
     probe: bool = True
     # False opens the stock worker: the control of the no-op tests

@@ -13,9 +13,11 @@ from vllm.platforms import current_platform
 
 from harvest.engine.install import install
 from harvest.probe import op
+from harvest.probe.build import ProbeOptions
+from harvest.probe.collect import rows_of, settle
 from harvest.probe.edits import layer_table
-from harvest.probe.router import Router, Segment, Ticket
-from harvest.probe.state import Probe, Routing
+from harvest.probe.router import Router, Stretch, Ticket
+from harvest.probe.state import SINK, Bins, Probe, Routing
 from harvest.stats.rows import RequestRows
 from harvest.types import EditRow
 
@@ -34,9 +36,10 @@ class HarvestWorker(PlatformWorker):
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load, then install the probe: before warm-up, because graphs are traced once and never looked at again."""
         super().load_model(*args, **kwargs)
-        slots = self.vllm_config.additional_config["value_harvest"]["num_slots"]
-        self._probe, self._number = install(self.model_runner.get_model(), slots, self.device)
-        self._router = Router(slots)
+        options = ProbeOptions(**self.vllm_config.additional_config["value_harvest"]["probe"])
+        dtype = self.vllm_config.model_config.dtype
+        self._probe, self._number = install(self.model_runner.get_model(), options, dtype, self.device)
+        self._router = Router(options.num_slots, options.holds)
         self._forward = self.model_runner._model_forward
         self.model_runner._model_forward = self._routed_forward
 
@@ -57,17 +60,17 @@ class HarvestWorker(PlatformWorker):
     def _routed_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs once per real step, after the batch is final; warm-up and dummy runs go around it."""
         probe: Probe = self._probe
-        probe.routing = self._router.route(self._segments(), self.device)
+        probe.routing = self._router.route(self._stretches(), self.device)
         try:
             return self._forward(*args, **kwargs)
         finally:
-            probe.routing = Routing.at_rest()
+            probe.routing = Routing()
 
-    def _segments(self) -> list[Segment]:
+    def _stretches(self) -> list[Stretch]:
         runner = self.model_runner
         batch, starts = runner.input_batch, runner.query_start_loc.np
         return [
-            Segment(batch.req_ids[at], int(batch.num_computed_tokens_cpu[at]), int(starts[at + 1] - starts[at]))
+            Stretch(batch.req_ids[at], int(batch.num_computed_tokens_cpu[at]), int(starts[at + 1] - starts[at]))
             for at in range(batch.num_reqs)
         ]
 
@@ -86,27 +89,35 @@ class HarvestWorker(PlatformWorker):
         """Counted tokens over all slots, shape (layer,)."""
         return self._probe.statistics.count_LS.sum(dim=1).cpu()
 
-    def probe_collect(self, keys: Sequence[int]) -> tuple[torch.Tensor, RequestRows]:
-        """Counted tokens per layer and request, and the requests' rows; their slots are cleared and free again."""
-        statistics, router = self._probe.statistics, self._router
-        slots = torch.tensor(router.slots(keys), dtype=torch.int64, device=self.device)
-        count_LQ = statistics.count_LS[:, slots].cpu()
-        none_Q11 = (count_LQ[0] == 0)[:, None, None]
+    def probe_fold(self) -> str:
+        """The name of the fold that is used."""
+        return self._probe.folder.name
 
-        def per_request(values_LSF: torch.Tensor) -> torch.Tensor:
-            return values_LSF[:, slots].transpose(0, 1).cpu()
+    def probe_set_bins(self, edges: torch.Tensor, layer: torch.Tensor, neuron: torch.Tensor) -> None:
+        """Count the named neurons' activations between these edges from now on, from zero; no neuron: stop counting."""
+        for probed in self._probe.layers:
+            own = (layer == probed.layer) & (neuron >= probed.offset) & (neuron < probed.offset + probed.width)
+            local_N = (neuron[own] - probed.offset).to(self.device)
+            counts = torch.zeros(len(local_N), len(edges) + 1, dtype=torch.int64, device=self.device)
+            probed.bins = Bins(local_N, edges.to(self.device), counts) if len(local_N) else None
 
-        def missing_is_nan(values_LSF: torch.Tensor) -> Any:
-            return per_request(values_LSF).masked_fill(none_Q11, torch.nan).numpy()
+    def probe_bins(self) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Of each layer with chosen neurons: its number, the neurons of this rank, and their counts (N, B)."""
+        found = [(probed, probed.bins) for probed in self._probe.layers if probed.bins is not None]
+        return [(probed.layer, (bins.neuron_N + probed.offset).cpu(), bins.count_NB.cpu()) for probed, bins in found]
 
-        rows = RequestRows(
-            num_tokens_Q=count_LQ[0].numpy(),
-            mean_QLF=missing_is_nan(statistics.mean_LSF),
-            m2_QLF=missing_is_nan(statistics.m2_LSF),
-            min_QLF=missing_is_nan(statistics.min_LSF),
-            max_QLF=missing_is_nan(statistics.max_LSF),
-            positive_QLF=per_request(statistics.positive_LSF).numpy(),
-        )
-        statistics.clear(slots)
-        router.release(keys)
-        return count_LQ, rows
+    def probe_collect(self, keys: Sequence[int], planned: Sequence[int]) -> tuple[torch.Tensor, RequestRows]:
+        """Counted tokens per layer and request, and the requests' rows; once per request.
+
+        Tokens beyond the planned ones, forwarded after an answer had ended, are dropped while they are held back.
+        """
+        journeys = self._router.journeys(keys)
+        settle(self._probe, journeys, planned)
+        slots = [journey.slot if journey else SINK for journey in journeys]
+        return rows_of(self._probe.statistics, torch.tensor(slots, dtype=torch.int64, device=self.device))
+
+    def probe_release(self, keys: Sequence[int]) -> None:
+        """Clear the requests' slots, which are free for others then."""
+        slots = [journey.slot for journey in self._router.journeys(keys) if journey]
+        self._probe.statistics.clear(torch.tensor(slots, dtype=torch.int64, device=self.device))
+        self._router.release(keys)

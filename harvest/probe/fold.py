@@ -1,79 +1,107 @@
 """Fold a step's activations into the slots, and overwrite the edited ones. Torch only; the definition of the op.
 
-Axes: T tokens of the step, N counted, E edited tokens, A active slots, K edits of a row, F neurons.
+Axes: T tokens of the step, N tokens of one slot, E edited tokens, K edits of a row, F neurons of a layer, B bins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from harvest.probe.state import EditTable, Probe, Routing, SlotStatistics
+from harvest.probe.state import Bins, Edited, EditTable, Folder, Probe, ProbedLayer, Segment, SlotStatistics
 
 
-def _step_moments(x_NF: Tensor, local_N: Tensor, tokens_A1: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and m2 per active slot in this step, fp64: summed in fp64, squared in fp32 around the mean's nearest fp32.
+def fold_tokens(x_NF: Tensor, index: int, slot: int, before: int, statistics: SlotStatistics) -> None:
+    """Merge consecutive activations of one slot, of which `before` were folded already (Chan's formula, fp64).
 
-    Where all tokens are equal their mean is an fp32 number, so m2 is 0 and never a negative rounding error.
+    Summed in fp64, squared in fp32 around the mean's nearest fp32. Where all tokens are equal their mean is an fp32
+    number, so m2 is 0 and never a negative rounding error.
     """
-    none_AF = x_NF.new_zeros(len(tokens_A1), x_NF.shape[1])
-    mean_AF = none_AF.double().index_add(0, local_N, x_NF.double()) / tokens_A1
-    rough_AF = mean_AF.float()
-    square_NF = (x_NF - rough_AF[local_N]).square()
-    m2_AF = none_AF.index_add(0, local_N, square_NF).double()
-    return mean_AF, m2_AF - tokens_A1 * (mean_AF - rough_AF).square()
+    x_NF, number, width = x_NF.float(), len(x_NF), x_NF.shape[1]
+    mean_F = x_NF.double().mean(dim=0)
+    rough_F = mean_F.float()
+    m2_F = (x_NF - rough_F).square().sum(dim=0).double() - number * (mean_F - rough_F).square()
+    old_F = statistics.mean_LSF[index, slot, :width]
+    delta_F, share = mean_F - old_F, number / (before + number)
+    statistics.m2_LSF[index, slot, :width] += m2_F.clamp(min=0) + delta_F.square() * (before * share)
+    statistics.mean_LSF[index, slot, :width] = mean_F if before == 0 else old_F + delta_F * share
+    statistics.positive_LSF[index, slot, :width] += (x_NF > 0).sum(dim=0).int()
+    low_F, high_F = statistics.min_LSF[index, slot, :width], statistics.max_LSF[index, slot, :width]
+    low_F.copy_(torch.minimum(low_F, x_NF.amin(dim=0)))
+    most_F, at_F = x_NF.max(dim=0)
+    peak_F = statistics.peak_LSF[index, slot, :width]
+    peak_F.copy_(torch.where(most_F > high_F, (before + at_F).int(), peak_F))
+    high_F.copy_(torch.maximum(high_F, most_F))
 
 
-def fold(activation_TF: Tensor, index: int, routing: Routing, statistics: SlotStatistics) -> None:
-    """Merge the counted tokens of one layer into their slots' running moments (Chan's formula, fp64)."""
-    slots_A, tokens_A1 = routing.active_A, routing.tokens_A[:, None]
-    x_NF = activation_TF[routing.counted_N].float()
-    mean_AF, m2_AF = _step_moments(x_NF, routing.local_N, tokens_A1)
-    before_A1 = statistics.count_LS[index, slots_A][:, None].double()
-    total_A1 = before_A1 + tokens_A1
-    old_AF = statistics.mean_LSF[index, slots_A]
-    delta_AF = mean_AF - old_AF
-    statistics.mean_LSF[index, slots_A] = old_AF + delta_AF * (tokens_A1 / total_A1)
-    statistics.m2_LSF[index, slots_A] += m2_AF + delta_AF.square() * (before_A1 * tokens_A1 / total_A1)
-    statistics.count_LS[index, slots_A] += routing.tokens_A.long()
-    spread_NF = routing.local_N[:, None].expand_as(x_NF)
-    lowest, highest = statistics.min_LSF[index], statistics.max_LSF[index]
-    lowest[slots_A] = lowest[slots_A].scatter_reduce(0, spread_NF, x_NF, "amin")
-    highest[slots_A] = highest[slots_A].scatter_reduce(0, spread_NF, x_NF, "amax")
-    # summed as fp32, which is exact for the tokens of a step and forty times faster than int64 on a CPU
-    on_AF = x_NF.new_zeros(len(slots_A), x_NF.shape[1]).index_add(0, routing.local_N, (x_NF > 0).float())
-    statistics.positive_LSF[index, slots_A] += on_AF.long()
+class TorchFolder(Folder):
+    """The definition, on any device; it holds activations back, not gates."""
+
+    name = "torch"
+
+    def fold_step(self, gate_TF: Tensor, layer: ProbedLayer, index: int, probe: Probe) -> None:
+        statistics = probe.statistics
+        for segment in probe.routing.segments:
+            gate_NF = gate_TF[segment.begin : segment.begin + segment.length]
+            self._fold_segment(layer.activation(gate_NF), segment, index, statistics)
+
+    def _fold_segment(self, x_NF: Tensor, segment: Segment, index: int, statistics: SlotStatistics) -> None:
+        _, length, slot, held, before = segment
+        held_HF = statistics.held_LSHF[index, slot, :, : x_NF.shape[1]]
+        alone = length == 1 and statistics.holds > 0
+        full = held == statistics.holds
+        if held and (full or not alone):
+            fold_tokens(held_HF[:held], index, slot, before - held, statistics)
+        if alone:
+            held_HF[0 if full else held] = x_NF[0]
+        else:
+            fold_tokens(x_NF, index, slot, before, statistics)
+        statistics.count_LS[index, slot] += length
+
+    def fold_held(self, layer: ProbedLayer, index: int, probe: Probe, held: Sequence[Segment]) -> None:
+        statistics = probe.statistics
+        for _, length, slot, _, before in held:
+            fold_tokens(statistics.held_LSHF[index, slot, :length, : layer.width], index, slot, before, statistics)
 
 
-def edit(product_TF: Tensor, activation_TF: Tensor, up_TF: Tensor, routing: Routing, table: EditTable) -> Tensor:
-    """The product with clip(g * scale + shift, floor, ceiling) * up at the named neurons of the edited tokens.
+def bin_tokens(activation_TF: Tensor, bins: Bins) -> None:
+    """Count each activation of the chosen neurons in its bin; a NaN counts nowhere, its unit fails for it anyway."""
+    x_TN = activation_TF[:, bins.neuron_N].float()
+    num_bins = bins.count_NB.shape[1]
+    at_TN = torch.bucketize(x_TN, bins.edges_E) + torch.arange(x_TN.shape[1], device=x_TN.device) * num_bins
+    bins.count_NB.view(-1).index_add_(0, at_TN.flatten(), (~x_TN.isnan()).flatten().long())
 
-    Every other element keeps the stock module's own arithmetic. Padded entries write back what is there.
+
+def edit(product_TF: Tensor, activation_TF: Tensor, up_TF: Tensor | None, edited: Edited, table: EditTable) -> None:
+    """Overwrite the named neurons of the edited tokens with clip(g * scale + shift, floor, ceiling) * up.
+
+    Every other element keeps the stock module's own arithmetic. Padded entries write back what is there. `up_TF` is
+    None for an MLP without a gate, whose product is the activation itself.
     """
-    rows_E, tokens_E1 = routing.row_E, routing.edited_E[:, None]
-    neuron_EK = table.neuron_RK[rows_E]
-    scale, shift, floor, ceiling = table.coefficients_4RK[:, rows_E]
+    tokens_E1, neuron_EK = edited.token_E[:, None], table.neuron_RK[edited.row_E]
+    scale, shift, floor, ceiling = table.coefficients_4RK[:, edited.row_E]
     gate_EK = activation_TF[tokens_E1, neuron_EK].float()
     edited_EK = (gate_EK * scale + shift).clamp(floor, ceiling).to(product_TF.dtype)
-    value_EK = torch.where(
-        table.real_RK[rows_E], edited_EK * up_TF[tokens_E1, neuron_EK], product_TF[tokens_E1, neuron_EK]
-    )
+    if up_TF is not None:
+        edited_EK *= up_TF[tokens_E1, neuron_EK]
+    value_EK = torch.where(table.real_RK[edited.row_E], edited_EK, product_TF[tokens_E1, neuron_EK])
     product_TF[tokens_E1, neuron_EK] = value_EK
-    return product_TF
 
 
-def gated_activation(gate_up: Tensor, probe: Probe, index: int) -> Tensor:
+def activate(hidden: Tensor, probe: Probe, index: int) -> Tensor:
     """The MLP's activation product (T, F), with this step's statistics folded and its edits applied."""
     layer, routing = probe.layers[index], probe.routing
-    product_TF = layer.stock(gate_up)
-    counting = routing.counted_N.numel() > 0
-    editing = routing.edited_E.numel() > 0 and layer.edits is not None
-    if not (counting or editing):
-        return product_TF
-    gate_TF, up_TF = gate_up.chunk(2, dim=-1) if layer.gated else (gate_up, torch.ones_like(gate_up))
+    gate_TF = hidden[:, : layer.width]
+    if routing.segments:
+        probe.folder.fold_step(gate_TF, layer, index, probe)
+        if layer.bins is not None:
+            for begin, end in routing.runs:
+                bin_tokens(layer.activation(gate_TF[begin:end]), layer.bins)
+    if routing.edited is None or layer.edits is None:
+        return layer.stock(hidden)
     activation_TF = layer.activation(gate_TF)
-    if counting:
-        fold(activation_TF, index, routing, probe.statistics)
-    if editing and layer.edits is not None:
-        edit(product_TF, activation_TF, up_TF, routing, layer.edits)
+    product_TF = layer.stock(hidden)
+    edit(product_TF, activation_TF, hidden[:, layer.width :] if layer.gated else None, routing.edited, layer.edits)
     return product_TF

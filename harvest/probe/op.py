@@ -1,4 +1,4 @@
-"""The custom op: gate_up in, activation product out, statistics on the side.
+"""The custom op: gate_up (or the gate alone) in, activation product out, statistics on the side.
 
 It is opaque to the compiler, and its result is used, so it is never eliminated. The probe is found by a number,
 since an op takes no objects.
@@ -29,19 +29,19 @@ def forget(number: int) -> None:
     del _PROBES[number]
 
 
-def _gated_activation(gate_up: Tensor, probe: int, index: int) -> Tensor:
-    return fold.gated_activation(gate_up, _PROBES[probe], index)
+def _activation(hidden: Tensor, probe: int, index: int) -> Tensor:
+    return fold.activate(hidden, _PROBES[probe], index)
 
 
-def _gated_activation_shape(gate_up: Tensor, probe: int, index: int) -> Tensor:
+def _activation_shape(hidden: Tensor, probe: int, index: int) -> Tensor:
     halves = 2 if _PROBES[probe].layers[index].gated else 1
-    return gate_up.new_empty((*gate_up.shape[:-1], gate_up.shape[-1] // halves))
+    return hidden.new_empty((*hidden.shape[:-1], hidden.shape[-1] // halves))
 
 
 _LIBRARY = torch.library.Library("value_harvest", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define("gated_activation(Tensor gate_up, int probe, int index) -> Tensor")  # type: ignore[no-untyped-call]
-_LIBRARY.impl("gated_activation", _gated_activation, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-torch.library.register_fake("value_harvest::gated_activation", _gated_activation_shape, lib=_LIBRARY)
+_LIBRARY.define("activation(Tensor hidden, int probe, int index) -> Tensor")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("activation", _activation, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+torch.library.register_fake("value_harvest::activation", _activation_shape, lib=_LIBRARY)
 
 
 class ProbeModule(nn.Module):
@@ -52,5 +52,5 @@ class ProbeModule(nn.Module):
         self.probe = probe
         self.index = index
 
-    def forward(self, gate_up: Tensor) -> Tensor:
-        return torch.ops.value_harvest.gated_activation(gate_up, self.probe, self.index)
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.ops.value_harvest.activation(hidden, self.probe, self.index)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from harvest.probe.state import IDENTITY, SINK, Routing
+from harvest.probe.state import IDENTITY, SINK, Edited, Routing, Segment
 
 FOREVER = 2**31 - 1
 # past any position
@@ -39,7 +39,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class Stretch:
     """A request's tokens in one step: consecutive in the batch, consecutive in position."""
 
     request_id: str
@@ -54,6 +54,12 @@ class Journey:
     slot: int
     high_water: int
     # positions below were counted already; a recomputed one (preemption) is not counted again
+    held: int = 0
+    # of the counted tokens, how many the slot still holds back
+
+    @property
+    def counted(self) -> int:
+        return self.high_water - self.ticket.count_start
 
 
 class NoSlotLeft(RuntimeError):
@@ -63,46 +69,51 @@ class NoSlotLeft(RuntimeError):
 class Router:
     """Keeps every request's journey; slots are given at arrival and freed when their rows are collected."""
 
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, num_slots: int, holds: int = 0) -> None:
+        self._holds = holds
         self._free = list(range(num_slots - 1, SINK, -1))
         self._journeys: dict[str, Journey] = {}
-        self._slot_of_key: dict[int, int] = {}
+        self._counted: dict[int, Journey] = {}
+        # by key, until they are released: a journey's count outlives it
 
     def arrive(self, request_id: str, ticket: Ticket) -> None:
         """A request, new or come back after a preemption; the latter keeps its slot and its high-water mark."""
         if request_id in self._journeys:
             return
-        slot = SINK
+        journey = Journey(ticket, SINK, ticket.count_start)
         if ticket.count_start < ticket.count_stop:
             if not self._free:
                 raise NoSlotLeft(f"no slot left for request {ticket.key}: collect finished units first")
-            slot = self._free.pop()
-            self._slot_of_key[ticket.key] = slot
-        self._journeys[request_id] = Journey(ticket, slot, ticket.count_start)
+            journey.slot = self._free.pop()
+            self._counted[ticket.key] = journey
+        self._journeys[request_id] = journey
 
     def leave(self, request_ids: Iterable[str]) -> None:
         for request_id in request_ids:
             self._journeys.pop(request_id, None)
 
-    def slots(self, keys: Sequence[int]) -> list[int]:
-        """The slots of these keys; SINK for a request that had nothing to count."""
-        return [self._slot_of_key.get(key, SINK) for key in keys]
+    def journeys(self, keys: Sequence[int]) -> list[Journey | None]:
+        """The journeys of these keys; None for a request that never came or had nothing to count."""
+        return [self._counted.get(key) for key in keys]
 
     def release(self, keys: Sequence[int]) -> None:
         for key in keys:
-            slot = self._slot_of_key.pop(key, SINK)
-            if slot != SINK:
-                self._free.append(slot)
-
-    def route(self, segments: Sequence[Segment], device: torch.device) -> Routing:
-        """The routing of one step, and the high-water marks moved past it."""
-        legs = _Legs()
-        offset = 0
-        for segment in segments:
-            journey = self._journeys.get(segment.request_id)
+            journey = self._counted.pop(key, None)
             if journey is not None:
-                legs.add(journey, segment, offset)
-            offset += segment.length
+                self._free.append(journey.slot)
+                # should it still be forwarded, it counts no more
+                journey.slot = SINK
+
+    def route(self, stretches: Sequence[Stretch], device: torch.device) -> Routing:
+        """The routing of one step, and the journeys moved past it."""
+        legs = _Legs(self._holds)
+        offset = 0
+        for stretch in stretches:
+            journey = self._journeys.get(stretch.request_id)
+            if journey is not None:
+                legs.count(journey, stretch, offset)
+                legs.edit(journey.ticket, stretch, offset)
+            offset += stretch.length
         return legs.as_routing(device)
 
 
@@ -110,43 +121,46 @@ class Router:
 class _Legs:
     """What one step counts and edits, request by request."""
 
-    counted: list[np.ndarray] = field(default_factory=list)
-    # indices of tokens in the batch
-    active: list[int] = field(default_factory=list)
-    # the slot of each entry above
+    holds: int
+    segments: list[Segment] = field(default_factory=list)
     edited: list[np.ndarray] = field(default_factory=list)
+    # indices of tokens in the batch
     rows: list[int] = field(default_factory=list)
     # the edit row of each entry above
 
-    def add(self, journey: Journey, segment: Segment, offset: int) -> None:
-        ticket, end = journey.ticket, segment.position + segment.length
-        start, stop = max(segment.position, journey.high_water), min(end, ticket.count_stop)
-        if journey.slot != SINK and start < stop:
-            self.counted.append(np.arange(start, stop) - segment.position + offset)
-            self.active.append(journey.slot)
-            journey.high_water = stop
-        start, stop = max(segment.position, ticket.edit_start), min(end, ticket.edit_stop)
+    def count(self, journey: Journey, stretch: Stretch, offset: int) -> None:
+        start = max(stretch.position, journey.high_water)
+        stop = min(stretch.position + stretch.length, journey.ticket.count_stop)
+        if journey.slot == SINK or start >= stop:
+            return
+        begin, length = start - stretch.position + offset, stop - start
+        self.segments.append(Segment(begin, length, journey.slot, journey.held, journey.counted))
+        alone = length == 1 and self.holds > 0
+        journey.held = journey.held % self.holds + 1 if alone else 0
+        journey.high_water = stop
+
+    def edit(self, ticket: Ticket, stretch: Stretch, offset: int) -> None:
+        start = max(stretch.position, ticket.edit_start)
+        stop = min(stretch.position + stretch.length, ticket.edit_stop)
         if ticket.edit_row != IDENTITY and start < stop:
-            self.edited.append(np.arange(start, stop) - segment.position + offset)
+            self.edited.append(np.arange(start, stop) - stretch.position + offset)
             self.rows.append(ticket.edit_row)
 
     def as_routing(self, device: torch.device) -> Routing:
-        if not self.counted and not self.edited:
-            return Routing.at_rest()
-        tokens = [len(at) for at in self.counted]
-
-        def whole(values: np.ndarray | list[int]) -> torch.Tensor:
-            return torch.from_numpy(np.asarray(values, np.int64)).to(device)
-
-        return Routing(
-            counted_N=whole(_joined(self.counted)),
-            local_N=whole(np.repeat(np.arange(len(tokens)), tokens)),
-            active_A=whole(self.active),
-            tokens_A=torch.tensor(tokens, dtype=torch.float64, device=device),
-            edited_E=whole(_joined(self.edited)),
-            row_E=whole(np.repeat(np.asarray(self.rows, np.int64), [len(at) for at in self.edited])),
-        )
+        routing = Routing(self.segments, _runs(self.segments))
+        if self.edited:
+            rows = np.repeat(np.asarray(self.rows, np.int64), [len(at) for at in self.edited])
+            tokens = np.concatenate(self.edited)
+            routing.edited = Edited(torch.from_numpy(tokens).to(device), torch.from_numpy(rows).to(device))
+        return routing
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int64), *parts])
+def _runs(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+    """Maximal stretches [begin, end) of counted tokens."""
+    runs: list[tuple[int, int]] = []
+    for begin, length, *_ in segments:
+        if runs and runs[-1][1] == begin:
+            runs[-1] = (runs[-1][0], begin + length)
+        else:
+            runs.append((begin, begin + length))
+    return runs

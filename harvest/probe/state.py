@@ -1,12 +1,14 @@
-"""The probe's memory. The statistics are static: allocated once, before warm-up, and never moved.
+"""The probe's memory. All of it is static: allocated once, before warm-up, and never moved.
 
-Axes: T tokens of a step, S slots (0 is the sink), L probed layers of this rank, F this rank's neurons of a layer.
+Axes: T tokens of a step, S slots (0 is the sink), L probed layers of this rank, F this rank's neurons of its widest
+layer, H activations a slot can hold back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,42 +19,64 @@ IDENTITY = 0
 Activation = Callable[[Tensor], Tensor]
 
 
+class Segment(NamedTuple):
+    """A request's counted tokens in one step: consecutive in the batch and in position."""
+
+    begin: int
+    # index of the first in the batch
+    length: int
+    slot: int
+    held: int
+    # activations that the slot holds back, before this step
+    before: int
+    # tokens of the request that were counted before this step
+
+
+class Edited(NamedTuple):
+    """The edited tokens of a step."""
+
+    token_E: Tensor
+    # their indices in the batch
+    row_E: Tensor
+    # their edit rows
+
+
 @dataclass(slots=True)
 class Routing:
     """Where each token of the current step goes; rewritten before every real step, at rest everything is inert."""
 
-    counted_N: Tensor
-    # indices of the tokens that are counted, int64
-    local_N: Tensor
-    # for each counted token, its place in active_A
-    active_A: Tensor
-    # the slots that count in this step
-    tokens_A: Tensor
-    # how many tokens each of them counts, fp64
-    edited_E: Tensor
-    # indices of the tokens that are edited
-    row_E: Tensor
-    # for each edited token, its edit row
-
-    @staticmethod
-    def at_rest() -> Routing:
-        none = torch.zeros(0, dtype=torch.int64)
-        return Routing(none, none, none, torch.zeros(0, dtype=torch.float64), none, none)
+    segments: list[Segment] = field(default_factory=list)
+    # in batch order; a slot stands at most once
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    # maximal stretches [begin, end) of counted tokens
+    edited: Edited | None = None
+    # None where no token is
 
 
 @dataclass(slots=True)
 class SlotStatistics:
-    """Running moments per slot, layer and neuron; shape (L, S, F), counts (L, S)."""
+    """Running moments per layer, slot and neuron: of the tokens folded so far, which excludes those held back.
+
+    Single tokens, as decoding brings them, are held back in the model's dtype and folded H at a time: it saves most of
+    the memory traffic, and a surplus token at the end can still be dropped. Shapes (L, S, F) but for count and held.
+    """
 
     count_LS: Tensor
+    # tokens seen, folded or held back; int64
     mean_LSF: Tensor
     m2_LSF: Tensor
     min_LSF: Tensor
     max_LSF: Tensor
     positive_LSF: Tensor
+    peak_LSF: Tensor
+    # which counted token, from 0, was the first to reach the maximum
+    held_LSHF: Tensor
+    # what the held activations are computed from: a gate on the way of fold.cpp's tables, else the activation
 
     @staticmethod
-    def allocate(layers: int, slots: int, neurons: int, device: torch.device) -> SlotStatistics:
+    def allocate(  # noqa: PLR0917 six axes of one allocation
+        layers: int, slots: int, neurons: int, device: torch.device, holds: int = 0, dtype: torch.dtype = torch.float32
+    ) -> SlotStatistics:
         shape = (layers, slots, neurons)
         statistics = SlotStatistics(
             torch.zeros(layers, slots, dtype=torch.int64, device=device),
@@ -60,18 +84,24 @@ class SlotStatistics:
             torch.zeros(shape, dtype=torch.float64, device=device),
             torch.empty(shape, dtype=torch.float32, device=device),
             torch.empty(shape, dtype=torch.float32, device=device),
-            torch.zeros(shape, dtype=torch.int64, device=device),
+            torch.zeros(shape, dtype=torch.int32, device=device),
+            torch.zeros(shape, dtype=torch.int32, device=device),
+            torch.zeros((layers, slots, holds, neurons), dtype=dtype, device=device),
         )
         statistics.clear(torch.arange(slots, device=device))
         return statistics
 
+    @property
+    def holds(self) -> int:
+        """H."""
+        return self.held_LSHF.shape[2]
+
     def clear(self, slots: Tensor) -> None:
-        self.count_LS[:, slots] = 0
-        self.mean_LSF[:, slots] = 0
-        self.m2_LSF[:, slots] = 0
+        for zeroed in (self.count_LS, self.mean_LSF, self.m2_LSF, self.positive_LSF):
+            zeroed[:, slots] = 0
         self.min_LSF[:, slots] = torch.inf
         self.max_LSF[:, slots] = -torch.inf
-        self.positive_LSF[:, slots] = 0
+        self.peak_LSF[:, slots] = -1
 
 
 @dataclass(slots=True)
@@ -83,6 +113,18 @@ class EditTable:
     # scale, shift, floor, ceiling; fp32
     real_RK: Tensor
     # False where padded
+
+
+@dataclass(slots=True)
+class Bins:
+    """A histogram of chosen neurons of one layer, of this rank."""
+
+    neuron_N: Tensor
+    # this rank's numbers of them
+    edges_E: Tensor
+    # ascending, fp32; bin e is (edges[e - 1], edges[e]]
+    count_NB: Tensor
+    # int64, B = E + 1
 
 
 @dataclass(slots=True)
@@ -100,6 +142,7 @@ class ProbedLayer:
     # gate (T, F) -> activation (T, F), in the model's dtype
     gated: bool = True
     edits: EditTable | None = None
+    bins: Bins | None = None
 
 
 @dataclass(slots=True)
@@ -108,4 +151,17 @@ class Probe:
 
     layers: list[ProbedLayer]
     statistics: SlotStatistics
-    routing: Routing = field(default_factory=Routing.at_rest)
+    folder: Folder
+    routing: Routing = field(default_factory=Routing)
+
+
+class Folder(Protocol):
+    """How a step is folded. What is right is defined by harvest.probe.fold; others agree with it."""
+
+    name: str
+
+    def fold_step(self, gate_TF: Tensor, layer: ProbedLayer, index: int, probe: Probe) -> None:
+        """Fold the step's counted tokens of one layer, given the layer's gate (T, F), maybe a view of gate_up."""
+
+    def fold_held(self, layer: ProbedLayer, index: int, probe: Probe, held: Sequence[Segment]) -> None:
+        """Fold the first `length` activations that each segment's slot holds back, after `before` folded ones."""

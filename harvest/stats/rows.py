@@ -23,6 +23,8 @@ class RequestRows:
     max_QLF: NDArray[np.float32]
     positive_QLF: NDArray[np.int64]
     # tokens on which the activation is > 0
+    argmax_QLF: NDArray[np.int32] | None = None
+    # which counted token, from 0, was the first to reach the maximum; -1 where a request has none
 
 
 def concatenate_neurons(slices: list[RequestRows]) -> RequestRows:
@@ -37,6 +39,6 @@ def concatenate_neurons(slices: list[RequestRows]) -> RequestRows:
         first.num_tokens_Q,
         *(
             np.concatenate([getattr(part, name) for part in slices], axis=2)
-            for name in ("mean_QLF", "m2_QLF", "min_QLF", "max_QLF", "positive_QLF")
+            for name in ("mean_QLF", "m2_QLF", "min_QLF", "max_QLF", "positive_QLF", "argmax_QLF")
         ),
     )

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvest.errors import SelectionError
+from harvest.probe.build import ProbeOptions, build_probe
 from harvest.probe.edits import check_rows, layer_table
-from harvest.probe.fold import gated_activation
-from harvest.probe.state import IDENTITY, EditTable, Probe, ProbedLayer, Routing, SlotStatistics
+from harvest.probe.fold import activate
+from harvest.probe.state import IDENTITY, Edited, EditTable, Probe, ProbedLayer, Routing, Segment
 from harvest.types import EditRow
 
 CPU = torch.device("cpu")
@@ -27,10 +28,9 @@ ACTIVATIONS = {"silu": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 def edit_routing(rows: list[int]) -> Routing:
     """Token t of the step is under edit row rows[t]."""
     at = [token for token, row in enumerate(rows) if row != IDENTITY]
-    routing = Routing.at_rest()
-    routing.edited_E = torch.tensor(at, dtype=torch.int64)
-    routing.row_E = torch.tensor([rows[token] for token in at], dtype=torch.int64)
-    return routing
+    if not at:
+        return Routing()
+    return Routing(edited=Edited(torch.tensor(at), torch.tensor([rows[token] for token in at])))
 
 
 def probe_of(activation, tables: list[EditTable | None], neurons: int = NEURONS, offset: int = 0) -> Probe:
@@ -41,7 +41,7 @@ def probe_of(activation, tables: list[EditTable | None], neurons: int = NEURONS,
     layers = [
         ProbedLayer(number, neurons, offset, stock, activation, edits=table) for number, table in enumerate(tables)
     ]
-    return Probe(layers, SlotStatistics.allocate(len(tables), 2, neurons, CPU))
+    return build_probe(layers, ProbeOptions(2), torch.float32, CPU)
 
 
 def slow_product(gate_up: torch.Tensor, activation, layer: int, rows: list[EditRow], tokens: list[int]) -> torch.Tensor:
@@ -99,7 +99,7 @@ def test_only_the_named_elements_change_and_as_the_plain_loop_says(dtype: torch.
     probe.routing = edit_routing(tokens)
     for layer in range(LAYERS):
         kept = gate_up.clone()
-        product = gated_activation(gate_up, probe, layer)
+        product = activate(gate_up, probe, layer)
         assert torch.equal(bits(gate_up), bits(kept)), "the input was written to"
         stock = probe.layers[layer].stock(gate_up)
         named = torch.zeros_like(stock, dtype=torch.bool)
@@ -132,14 +132,14 @@ def test_a_layer_that_no_row_edits_has_no_table_and_runs_the_stock_module():
     probe = probe_of(F.silu, [None])
     probe.routing = edit_routing([1, 1])
     gate_up = torch.randn(2, 2 * NEURONS)
-    assert torch.equal(gated_activation(gate_up, probe, 0), probe.layers[0].stock(gate_up))
+    assert torch.equal(activate(gate_up, probe, 0), probe.layers[0].stock(gate_up))
 
 
 def test_every_neuron_of_a_layer_may_be_edited_at_once():
     rows = [edit_row([(0, neuron) for neuron in range(NEURONS)])]
     probe = probe_of(F.silu, [layer_table(rows, 0, 0, NEURONS, CPU)])
     probe.routing = edit_routing([1, 0])
-    product = gated_activation(torch.randn(2, 2 * NEURONS), probe, 0)
+    product = activate(torch.randn(2, 2 * NEURONS), probe, 0)
     assert product[0].eq(0).all()
     assert product[1].ne(0).all()
 
@@ -154,7 +154,7 @@ def test_two_ranks_side_by_side_edit_what_one_rank_edits(rows, data):
     def product(start: int, stop: int) -> torch.Tensor:
         probe = probe_of(F.silu, [layer_table(rows, 0, start, stop - start, CPU)], stop - start, start)
         probe.routing = edit_routing(tokens)
-        return gated_activation(torch.cat([gate[:, start:stop], up[:, start:stop]], dim=1), probe, 0)
+        return activate(torch.cat([gate[:, start:stop], up[:, start:stop]], dim=1), probe, 0)
 
     halves = torch.cat([product(0, cut), product(cut, NEURONS)], dim=1)
     assert torch.equal(bits(halves), bits(product(0, NEURONS)))
@@ -164,12 +164,9 @@ def test_statistics_see_the_activation_before_the_edit():
     rows = [edit_row([(0, 1)], scale=0.0, shift=9.0)]
     probe = probe_of(F.silu, [layer_table(rows, 0, 0, NEURONS, CPU)])
     probe.routing = edit_routing([1])
-    probe.routing.counted_N = torch.tensor([0])
-    probe.routing.local_N = torch.tensor([0])
-    probe.routing.active_A = torch.tensor([1])
-    probe.routing.tokens_A = torch.tensor([1.0], dtype=torch.float64)
+    probe.routing.segments = [Segment(0, 1, 1, 0, 0)]
     gate_up = torch.randn(1, 2 * NEURONS)
-    gated_activation(gate_up, probe, 0)
+    activate(gate_up, probe, 0)
     assert torch.equal(probe.statistics.mean_LSF[0, 1], F.silu(gate_up[0, :NEURONS]).double())
 
 

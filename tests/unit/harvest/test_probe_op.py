@@ -10,9 +10,10 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from harvest.probe import op
+from harvest.probe.build import ProbeOptions, build_probe
 from harvest.probe.edits import layer_table
-from harvest.probe.router import Router, Segment, Ticket
-from harvest.probe.state import Probe, ProbedLayer, SlotStatistics
+from harvest.probe.router import Router, Stretch, Ticket
+from harvest.probe.state import Probe, ProbedLayer
 
 CPU = torch.device("cpu")
 NEURONS = 6
@@ -25,7 +26,7 @@ def stock(gate_up: torch.Tensor) -> torch.Tensor:
 
 def new_probe(layers: int = 1) -> Probe:
     probed = [ProbedLayer(number, NEURONS, 0, stock, F.silu) for number in range(layers)]
-    return Probe(probed, SlotStatistics.allocate(layers, 3, NEURONS, CPU))
+    return build_probe(probed, ProbeOptions(3), torch.float32, CPU)
 
 
 class _Stock(nn.Module):
@@ -71,7 +72,7 @@ def counting(slots: int = 3) -> Router:
 def test_the_op_satisfies_torch_s_own_checks(registered):
     number = registered(new_probe())
     gate_up = torch.randn(5, 2 * NEURONS)
-    torch.library.opcheck(torch.ops.value_harvest.gated_activation.default, (gate_up, number, 0))
+    torch.library.opcheck(torch.ops.value_harvest.activation.default, (gate_up, number, 0))
 
 
 def test_a_trace_keeps_the_op_and_uses_its_result(registered):
@@ -79,7 +80,7 @@ def test_a_trace_keeps_the_op_and_uses_its_result(registered):
     gate_up = torch.randn(5, 2 * NEURONS)
     traced = make_fx(lambda each: 2 * probed(each), tracing_mode="fake")(gate_up)
     traced.graph.eliminate_dead_code()
-    target = torch.ops.value_harvest.gated_activation.default
+    target = torch.ops.value_harvest.activation.default
     (node,) = [node for node in traced.graph.nodes if node.target is target]
     assert node.users
     assert node.meta["val"].shape == (5, NEURONS)
@@ -93,10 +94,10 @@ def test_a_compiled_model_counts_and_answers_as_the_plain_one(registered):
     router = counting()
     for length, position in ((5, 0), (3, 5), (1, 8)):
         hidden = torch.randn(length, 4)
-        probe.routing = router.route([Segment("request", position, length)], CPU)
+        probe.routing = router.route([Stretch("request", position, length)], CPU)
         assert torch.equal(compiled(hidden), Mlp(_Stock())(hidden))
-    (slot,) = router.slots([7])
-    assert probe.statistics.count_LS[0, slot] == probe.statistics.count_LS.sum() == 9
+    (journey,) = router.journeys([7])
+    assert probe.statistics.count_LS[0, journey.slot] == probe.statistics.count_LS.sum() == 9
 
 
 def test_a_probe_at_rest_changes_no_bit_and_counts_nothing(registered):
@@ -113,7 +114,7 @@ def test_two_probes_of_one_process_do_not_mix(registered):
     assert numbers[0] != numbers[1]
     gate_up = torch.randn(4, 2 * NEURONS)
     two.layers[1].edits = layer_table([edit_row([(1, 0)])], 1, 0, NEURONS, CPU)
-    one.routing = counting().route([Segment("request", 0, 4)], CPU)
+    one.routing = counting().route([Stretch("request", 0, 4)], CPU)
     for number in numbers:
         assert torch.equal(op.ProbeModule(number, 1)(gate_up), stock(gate_up))
     assert one.statistics.count_LS.sum(dim=1).tolist() == [0, 4]
