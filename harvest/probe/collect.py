@@ -38,7 +38,7 @@ def rows_of(statistics: SlotStatistics, slots_Q: Tensor) -> tuple[Tensor, Reques
     none_Q11 = (count_LQ[0] == 0)[:, None, None]
 
     def per_request(values_LSF: Tensor) -> Tensor:
-        return values_LSF[:, slots_Q].transpose(0, 1).contiguous().cpu()
+        return values_LSF.transpose(0, 1).index_select(0, slots_Q).cpu()
 
     def missing_is_nan(values_LSF: Tensor) -> np.ndarray:
         return np.asarray(per_request(values_LSF).masked_fill_(none_Q11, torch.nan).numpy())
@@ -49,7 +49,7 @@ def rows_of(statistics: SlotStatistics, slots_Q: Tensor) -> tuple[Tensor, Reques
         m2_QLF=missing_is_nan(statistics.m2_LSF),
         min_QLF=missing_is_nan(statistics.min_LSF),
         max_QLF=missing_is_nan(statistics.max_LSF),
-        positive_QLF=per_request(statistics.positive_LSF).long().numpy(),
+        positive_QLF=per_request(statistics.positive_LSF).numpy(),
         argmax_QLF=per_request(statistics.peak_LSF).numpy(),
     )
     return count_LQ, rows

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harvest.cache import cache_folder
 from harvest.errors import EngineError
-from harvest.probe.state import Activation, Folder, Probe, ProbedLayer, Segment, SlotStatistics
+from harvest.probe.state import Activation, Folder, Probe, ProbedLayer, Routing, Segment, SlotStatistics
 
 _SOURCE = Path(__file__).with_name("fold.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
@@ -78,9 +78,11 @@ class NativeFolder(Folder):
         by_activation = {id(layer.activation): layer.activation for layer in layers}
         tables = {key: _table(activation, dtype) for key, activation in by_activation.items()}
         self._tables = [tables[id(layer.activation)] for layer in layers]
+        self._step: Routing | None = None
+        self._segments = np.zeros((0, 5), np.int32)
 
     def fold_step(self, gate_TF: Tensor, layer: ProbedLayer, index: int, probe: Probe) -> None:
-        segments = np.array(probe.routing.segments, np.int32)
+        segments = self._packed(probe.routing)
         if self._tables[index] is not None:
             self._fold(gate_TF, segments, layer, index, self._layers[index])
             return
@@ -90,6 +92,12 @@ class NativeFolder(Folder):
             activation_NF = layer.activation(gate_TF[begin : int(last[0] + last[1])]).contiguous()
             piece[:, 0] -= begin
             self._fold(activation_NF, piece, layer, index, self._layers[index])
+
+    def _packed(self, routing: Routing) -> np.ndarray:
+        """The routing's segments as C++ reads them; packed once per step, for all layers."""
+        if self._step is not routing:
+            self._step, self._segments = routing, np.array(routing.segments, np.int32)
+        return self._segments
 
     def fold_held(self, layer: ProbedLayer, index: int, probe: Probe, held: Sequence[Segment]) -> None:
         if not held:

@@ -21,7 +21,7 @@ class RequestRows:
     # sum of squared deviations from the mean
     min_QLF: NDArray[np.float32]
     max_QLF: NDArray[np.float32]
-    positive_QLF: NDArray[np.int64]
+    positive_QLF: NDArray[np.int32]
     # tokens on which the activation is > 0
     argmax_QLF: NDArray[np.int32] | None = None
     # which counted token, from 0, was the first to reach the maximum; -1 where a request has none
