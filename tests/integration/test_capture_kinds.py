@@ -133,7 +133,7 @@ def test_from_answers_to_top_questions_and_quantiles(engine, tmp_path: Path):
         assert top["position"].values[0, layer, neuron, 0] == rows["row_argmax"].values[best, layer, neuron]
 
     total = histogram["histogram"].values[0]
-    assert (total.sum(axis=1) == int(merged["token_count"])).all()
+    assert (total.sum(axis=1) == int(merged["token_count"].values[0])).all()
     on = merged["positive_count"].values[0][PLAN.layer, PLAN.neuron]
     # bin 0 holds what is not above 0: the tokens that are off
     np.testing.assert_array_equal(total[:, 1:].sum(axis=1), on)
