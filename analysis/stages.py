@@ -32,8 +32,11 @@ from harvest.fleet import Fleet
 from harvest.generate import generate
 from harvest.store import reader
 from harvest.store.key import digest
-from harvest.store.merge import merge_moments, merge_rows
+from harvest.store.merge import merge_histogram, merge_moments, merge_rows
 from harvest.types import Request, opposite_group
+
+VIEWS = ("merged", "rows", "histogram")
+# what capture.json names; null where a study asks for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def _respond_settings(run: StudyRun) -> Any:
 
 
 def _capture(run: StudyRun, fleet: Fleet) -> None:
-    """`capture.json`: the merged view and the rows of every answer's activations."""
+    """`capture.json`: the merged views of every answer's activations."""
     blocks = plan_blocks(read_responses(run.folder / "responses.parquet"), run.capturing)
     plan = {"blocks": [{"group": block.group, "units": dict(block.units)} for block in blocks]}
     planned = {"store": str(run.store.root), "plan": run.store.write_plan(plan)}
@@ -115,37 +118,39 @@ def _capture(run: StudyRun, fleet: Fleet) -> None:
 
 
 def _capture_settings(run: StudyRun) -> Any:
-    return [asdict(run.capturing), run.study.capture.mode, str(run.store.root)]
+    return [run.capturing.content(), run.study.capture.mode, str(run.store.root)]
 
 
 def _merge(run: StudyRun, blocks: Sequence[Block]) -> dict[str, Any]:
-    attributes = {
+    """The views of the kinds that were asked for, with their digests; null where a view has nothing to hold."""
+    units = {kind: [block.units[kind] for block in blocks] for kind in run.capturing.kinds}
+    rows, maxima = units.get("rows", []), units.get("maxima", [])
+    views: dict[str, Path | None] = dict.fromkeys(VIEWS)
+    views["merged"] = merge_moments(run.store, units["moments"], _attributes(run, units["moments"]))
+    if rows or maxima:
+        views["rows"] = merge_rows(run.store, rows, _attributes(run, [*rows, *maxima]), maxima)
+    if "histogram" in units:
+        views["histogram"] = merge_histogram(run.store, units["histogram"], _attributes(run, units["histogram"]))
+    paths = {name: str(path) if path else None for name, path in views.items()}
+    return paths | {f"{name}_sha256": reader.digest(path) if path else None for name, path in views.items()}
+
+
+def _attributes(run: StudyRun, units: Sequence[str]) -> dict[str, Any]:
+    return {
         "model_fingerprint": run.checkpoint.fingerprint,
         "dtype": run.study.model.dtype,
         "activation": ACTIVATION,
         "phase": run.study.capture.phase,
         "mode": run.study.capture.mode,
-        "versions": _versions(run, blocks),
-    }
-    folds = {"moments": merge_moments, "rows": merge_rows}
-    merged = {
-        kind: folds[kind](run.store, [block.units[kind] for block in blocks], attributes)
-        for kind in run.capturing.kinds
-    }
-    rows = merged.get("rows")
-    return {
-        "merged": str(merged["moments"]),
-        "merged_sha256": reader.digest(merged["moments"]),
-        "rows": str(rows) if rows else None,
-        "rows_sha256": reader.digest(rows) if rows else None,
+        "versions": _versions(run, units),
     }
 
 
-def _versions(run: StudyRun, blocks: Sequence[Block]) -> dict[str, list[str]]:
+def _versions(run: StudyRun, units: Sequence[str]) -> dict[str, list[str]]:
     """Every version of each package that computed a unit: cached ones may be older than this process."""
     found: dict[str, set[str]] = {}
-    for block in blocks:
-        commit = run.store.find(block.units["moments"])
+    for unit in units:
+        commit = run.store.find(unit)
         recorded: Any = commit.provenance["versions"] if commit else {}
         for package, version in recorded.items():
             found.setdefault(package, set()).add(version)
@@ -157,7 +162,7 @@ def _views_are_there(run: StudyRun) -> bool:
     if not (run.folder / "capture.json").is_file():
         return True
     where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
-    return all(reader.is_published(Path(where[name])) for name in ("merged", "rows") if where[name])
+    return all(reader.is_published(Path(where[name])) for name in VIEWS if where.get(name))
 
 
 def _select(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001 every stage has the same signature

@@ -11,10 +11,10 @@ from harvest.store.commit import Store
 
 
 def run_status(root: Path) -> dict[str, Any]:
-    """What is there so far: `stages` finished, the paths `store`, `merged`, `rows`, and `units` of the capture's plan.
+    """What is there so far: `stages` finished, paths, and `units` of the capture's plan.
 
-    `units` has the numbers done and missing, and the tasks that were quarantined. What is not there yet is null.
-    Raises InputError if the folder is not a run.
+    The paths are `store` and the views `merged`, `rows` and `histogram`; `units` has the numbers done and missing, and
+    the tasks that were quarantined. What is not there is null. Raises InputError if the folder is not a run.
     """
     folder = RunFolder(root)
     if not (folder / ".stages").is_dir() and not (folder / "plan.json").is_file():
@@ -25,6 +25,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "store": None,
         "merged": None,
         "rows": None,
+        "histogram": None,
     }
     if (folder / "plan.json").is_file():
         planned = read_json(folder / "plan.json", "capture", ("store", "plan", "quarantined"))
@@ -35,5 +36,5 @@ def run_status(root: Path) -> dict[str, Any]:
         status |= {"store": planned["store"], "units": {**counted, "quarantined": quarantined}}
     if (folder / "capture.json").is_file():
         captured = read_json(folder / "capture.json", "capture", ("merged", "rows"))
-        status |= {"merged": captured["merged"], "rows": captured["rows"]}
+        status |= {name: captured.get(name) for name in ("merged", "rows", "histogram")}
     return status

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
 
+from analysis.neurons.sites import read_sites
 from analysis.run_folder import RunFolder
 from analysis.settings import Study
 from harvest.benchmarks.registry import read_benchmark
@@ -20,6 +21,7 @@ from harvest.models.checkpoint import read_checkpoint
 from harvest.prompts.message import PromptKind
 from harvest.prompts.order import option_order
 from harvest.prompts.render import Renderer
+from harvest.stats.histogram import HistogramPlan, even_edges
 from harvest.store.commit import Store
 from harvest.store.key import digest
 from harvest.types import Half, Item, OptionOrder, Prompt, Sampling, half_of
@@ -39,6 +41,7 @@ class StudyRun:
                 f"model.max_model_len: {study.model.max_model_len} is more than the {self.checkpoint.max_positions} "
                 f"positions of {study.model.path}; lower it"
             )
+        self.histogram = self._read_sites()
         self.items = self._read_items()
         self.renderer = Renderer(study.model.path, study.model.max_model_len, study.respond.max_tokens)
         # a prompt that cannot be rendered is found now, not after hours of work
@@ -76,6 +79,13 @@ class StudyRun:
                     f"{benchmark}/{value}: all its questions ({len(ids)}) lie in the {halves.pop()} half; add some, "
                     "or set split: false"
                 )
+
+    def _read_sites(self) -> HistogramPlan | None:
+        section = self.study.capture.histogram
+        if section is None:
+            return None
+        edges = even_edges(section.edges.start, section.edges.stop, section.edges.num)
+        return read_sites(section.neurons, edges, self.checkpoint)
 
     def _read_items(self) -> list[Item]:
         items: list[Item] = []
@@ -134,8 +144,14 @@ class StudyRun:
     def capturing(self) -> Capturing:
         """What the units depend on, beside their texts."""
         section = self.study.capture
-        kinds = ("moments", "rows") if section.rows == "full" else ("moments",)
-        return Capturing(self._model, self.study.model.dtype, section.phase, kinds)
+        asked = {
+            "moments": True,
+            "rows": section.rows == "full",
+            "maxima": section.maxima,
+            "histogram": section.histogram is not None,
+        }
+        kinds = tuple(kind for kind, wanted in asked.items() if wanted)
+        return Capturing(self._model, self.study.model.dtype, section.phase, kinds, self.histogram)
 
     def fleet(self, debug: bool) -> Fleet:
         """The engines of this study, none of them open yet."""

@@ -1,39 +1,39 @@
 """Answers become units of statistics: one group × one block of questions, each committed exactly once.
 
-A unit's key is its content; moments and rows are units of their own, so that asking for one more kind never renames
+A unit's key is its content; each kind of statistics is a unit of its own, so that asking for one more never renames
 another. The plan is written before anything runs.
+
+Moments, rows and maxima come from one pass over a block's texts, a histogram from a second pass. Axes: N neurons of
+the histogram, B bins.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
+from typing import TYPE_CHECKING
 
 from cluster.task import Task
-from harvest.errors import CaptureError
 from harvest.fleet import Fleet
 from harvest.provenance import provenance
-from harvest.stats.rows import RequestRows
-from harvest.stats.unit import fold_unit
-from harvest.store.arrays import Dimensioned, write_group
+from harvest.stats.histogram import HistogramPlan
+from harvest.store.arrays import write_group
 from harvest.store.commit import Store
-from harvest.store.key import question_blocks, unit_name
-from harvest.store.schema import MOMENTS, ROWS, Variable
-from harvest.types import Completion, Prompt, Text
+from harvest.store.key import digest, question_blocks, unit_name
+from harvest.store.units import Content, Labels, histogram_unit, maxima_unit, moments_unit, rows_unit, sites
+from harvest.types import Completion, Prompt, Text, phase_span
 
 if TYPE_CHECKING:
     from harvest.engine.engine import Engine
 
 ACTIVATION = "act(gate)"
 # before the product with up, before this layer's edit, in the model's dtype
-_VERSION = {"moments": 1, "rows": 1}
-# of a kind's meaning: raise it when the same tokens would give other numbers
+_VERSION = {"moments": 2, "rows": 2, "maxima": 1, "histogram": 1}
+# of a kind's meaning: raise it when the same tokens would give other numbers, or a unit would say other things
+_OF_ROWS = {"moments": moments_unit, "rows": rows_unit, "maxima": maxima_unit}
+# the kinds that come from one pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,7 @@ def text_of(answered: Answered, phase: str) -> Text:
     """What is forwarded and counted; the answer's last token is never forwarded when sampled, so it never counts."""
     prompt = answered.prompt.token_ids
     tokens = prompt + answered.completion.token_ids[:-1]
-    start, stop = {
-        "prompt": (0, len(prompt)),
-        "response": (len(prompt), len(tokens)),
-        "both": (0, len(tokens)),
-    }[phase]
-    return Text(tokens, start, stop)
+    return Text(tokens, *phase_span(phase, len(prompt), len(tokens)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,14 @@ class Capturing:
     dtype: str
     phase: str
     kinds: tuple[str, ...]
-    # of "moments", "rows"
+    # "moments", and of "rows", "maxima", "histogram" those that are asked for
+    histogram: HistogramPlan | None = None
+    # of the kind "histogram"
+
+    def content(self) -> dict[str, object]:
+        """All of it as JSON, the histogram's neurons and edges as their digest."""
+        plain = {name: getattr(self, name) for name in ("model", "dtype", "phase", "kinds")}
+        return plain | {"histogram": None if self.histogram is None else digest(sites(self.histogram))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,13 @@ class Block:
     description_ids: tuple[str, ...]
     texts: tuple[Text, ...]
     units: Mapping[str, str]
+    histogram: HistogramPlan | None = None
+    # of the unit of that kind
+
+    @property
+    def planned(self) -> int:
+        """Tokens that must be counted."""
+        return sum(text.planned for text in self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +100,25 @@ class CaptureTask:
 
     def run(self, engine: Engine) -> int:
         """Tokens counted."""
-        rows = engine.capture(self.block.texts)
-        source = provenance(engine.options.provenance())
-        for kind, unit in self.units.items():
-            self.store.commit(unit, ".zarr", _WRITERS[kind](self.block, rows), source)
-        return int(rows.num_tokens_Q.sum())
+        source = provenance(engine.provenance | {"mode": "replay"})
+        for kind, (arrays, attributes) in self._measured(engine):
+            write = partial(write_group, arrays=arrays, attributes=attributes)
+            self.store.commit(self.units[kind], ".zarr", write, source)
+        return self.block.planned
+
+    def _measured(self, engine: Engine) -> Iterator[tuple[str, Content]]:
+        """Each kind that is asked for, with what its unit holds; a pass that none of them needs is not made."""
+        block = self.block
+        of_rows = [kind for kind in self.units if kind in _OF_ROWS]
+        if of_rows:
+            rows = engine.capture(block.texts)
+            labels = Labels(block.group, block.question_ids, block.description_ids, engine.layers)
+            for kind in of_rows:
+                yield kind, _OF_ROWS[kind](labels, rows)
+        if "histogram" in self.units:
+            assert block.histogram is not None
+            counts_NB = engine.histogram(block.texts, block.histogram)
+            yield "histogram", histogram_unit(block.group, block.histogram, counts_NB, block.planned)
 
 
 def plan_blocks(answered: Iterable[Answered], capturing: Capturing) -> list[Block]:
@@ -103,15 +126,28 @@ def plan_blocks(answered: Iterable[Answered], capturing: Capturing) -> list[Bloc
     by_group: dict[str, dict[str, Answered]] = defaultdict(dict)
     for each in answered:
         by_group[each.prompt.group][each.prompt.question_id] = each
+    own = {kind: _own(kind, capturing) for kind in capturing.kinds}
     blocks = []
     for group, by_question in sorted(by_group.items()):
         for question_ids in question_blocks(by_question):
             members = [by_question[question_id] for question_id in question_ids]
-            blocks.append(_block(group, question_ids, members, capturing))
+            blocks.append(_block(group, question_ids, members, capturing, own))
     return blocks
 
 
-def _block(group: str, question_ids: tuple[str, ...], members: Sequence[Answered], capturing: Capturing) -> Block:
+def _own(kind: str, capturing: Capturing) -> dict[str, object]:
+    """What the units of one kind depend on and those of the others do not."""
+    version: dict[str, object] = {"version": _VERSION[kind]}
+    return version | ({"histogram": capturing.content()["histogram"]} if kind == "histogram" else {})
+
+
+def _block(
+    group: str,
+    question_ids: tuple[str, ...],
+    members: Sequence[Answered],
+    capturing: Capturing,
+    own: Mapping[str, Mapping[str, object]],
+) -> Block:
     texts = tuple(text_of(member, capturing.phase) for member in members)
     description_ids = tuple(member.description_id for member in members)
     content = {
@@ -125,8 +161,8 @@ def _block(group: str, question_ids: tuple[str, ...], members: Sequence[Answered
         "descriptions": list(description_ids),
         "texts": [[list(text.token_ids), text.count_start, text.count_stop] for text in texts],
     }
-    units = {kind: unit_name(kind, {**content, "version": _VERSION[kind]}) for kind in capturing.kinds}
-    return Block(group, question_ids, description_ids, texts, units)
+    units = {kind: unit_name(kind, {**content, **own[kind]}) for kind in capturing.kinds}
+    return Block(group, question_ids, description_ids, texts, units, capturing.histogram)
 
 
 def missing_tasks(blocks: Sequence[Block], store: Store) -> list[CaptureTask]:
@@ -150,38 +186,3 @@ def capture(blocks: Sequence[Block], store: Store, fleet: Fleet) -> None:
         for task in missing_tasks(blocks, store)
     ]
     fleet.run("capture", tasks)
-
-
-def _write_moments(block: Block, rows: RequestRows) -> Callable[[Path], None]:
-    moments = fold_unit(rows)
-    attributes = {
-        "group": block.group,
-        "token_count": moments.token_count,
-        "question_count": moments.question_count,
-    }
-    arrays = _as_stored(MOMENTS, moments.variables)
-    return lambda path: write_group(path, arrays, attributes)
-
-
-def _write_rows(block: Block, rows: RequestRows) -> Callable[[Path], None]:
-    largest = np.iinfo(ROWS["row_positive_count"].dtype).max
-    if rows.num_tokens_Q.max(initial=0) > largest:
-        raise CaptureError(
-            f"{block.group}: an answer has more than {largest} counted tokens; "
-            "lower respond.max_tokens or set capture.rows: none"
-        )
-    attributes = {
-        "group": block.group,
-        "question_id": list(block.question_ids),
-        "description_id": list(block.description_ids),
-        "num_tokens": rows.num_tokens_Q.tolist(),
-    }
-    arrays = _as_stored(ROWS, {"row_mean": rows.mean_QLF, "row_positive_count": rows.positive_QLF})
-    return lambda path: write_group(path, arrays, attributes)
-
-
-def _as_stored(schema: Mapping[str, Variable], values: Mapping[str, NDArray[Any]]) -> dict[str, Dimensioned]:
-    return {name: (variable.dims, values[name].astype(variable.dtype)) for name, variable in schema.items()}
-
-
-_WRITERS = {"moments": _write_moments, "rows": _write_rows}

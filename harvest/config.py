@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harvest.errors import ConfigError
 from harvest.prompts.order import OrderRule
+from harvest.stats.histogram import even_edges
 
 
 class Section(BaseModel):
@@ -45,10 +46,32 @@ class RespondSection(Section):
     option_order: OrderRule = OrderRule.BALANCED
 
 
+class EdgesSection(Section):
+    """Evenly spaced edges, both ends included; the default is ValueLocate's 301 bins."""
+
+    start: float = 0
+    stop: float = 2.99
+    num: int = Field(300, ge=2, le=10_000)
+
+    @model_validator(mode="after")
+    def _ascends(self) -> EdgesSection:
+        even_edges(self.start, self.stop, self.num)
+        return self
+
+
+class HistogramSection(Section):
+    neurons: Path
+    # a neurons.parquet: all its (layer, neuron)
+    edges: EdgesSection = EdgesSection()
+
+
 class CaptureSection(Section):
     mode: Literal["replay"] = "replay"
     phase: Literal["prompt", "response", "both"] = "response"
     rows: Literal["full", "none"] = "full"
+    maxima: bool = False
+    # each question's largest activation of every neuron, and its token
+    histogram: HistogramSection | None = None
 
 
 class ClusterSection(Section):

@@ -82,7 +82,7 @@ class GenerationTask:
         def write(path: Path) -> None:
             pq.write_table(table, path)
 
-        source = provenance(engine.options.provenance())
+        source = provenance(engine.provenance)
         return self.store.commit(self.unit, ".parquet", write, source, members=self.keys).unit
 
 

@@ -5,9 +5,11 @@ The model is Hugging Face's, run one text at a time without a cache; activations
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +138,34 @@ def log_probabilities(model: torch.nn.Module, token_ids: Sequence[int]) -> NDArr
     with torch.no_grad():
         logits = model(torch.tensor([list(token_ids)])).logits[0]
     return torch.log_softmax(logits.double(), dim=-1).numpy()
+
+
+def first_maxima(counted: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The maximum over tokens and the first token that reaches it, both (layer, neuron), of (layer, token, neuron).
+
+    Without a token: NaN and -1.
+    """
+    layers, tokens, neurons = counted.shape
+    value, position = np.full((layers, neurons), np.nan), np.full((layers, neurons), -1)
+    for layer in range(layers):
+        for neuron in range(neurons):
+            for token in range(tokens):
+                if token == 0 or counted[layer, token, neuron] > value[layer, neuron]:
+                    value[layer, neuron], position[layer, neuron] = counted[layer, token, neuron], token
+    return value, position
+
+
+def histogram_of(values: Iterable[float], edges: Sequence[float]) -> list[int]:
+    """How many of the values lie in (-inf, e0], (e0, e1], …, (e_last, inf)."""
+    counts = [0] * (len(edges) + 1)
+    for value in values:
+        counts[sum(value > edge for edge in edges)] += 1
+    return counts
+
+
+def quantile_of(values: Sequence[float], q: str) -> float:
+    """The least of the values that at least a share q (a decimal) of them do not exceed; NaN where there is none."""
+    for value in sorted(values):
+        if sum(other <= value for other in values) >= Fraction(q) * len(values):
+            return value
+    return math.nan

@@ -49,9 +49,10 @@ def commit_moments(store: Store, name: str, group: str, questions: Sequence[Ques
     values = plain_moments(questions) if counts["token_count"] else {key: np.full(shape, np.nan) for key in MOMENTS}
     values["positive_count"] = np.nan_to_num(values["positive_count"])
     arrays = {key: (spec.dims, values[key].astype(spec.dtype)) for key, spec in MOMENTS.items()}
+    layers = {"layer": list(range(shape[0]))}
     unit = unit_name("moments", {"name": name})
     return store.commit(
-        unit, ".zarr", lambda path: write_group(path, arrays, {"group": group, **counts}), {"by": "test"}
+        unit, ".zarr", lambda path: write_group(path, arrays, {"group": group, **layers, **counts}), {"by": "test"}
     )
 
 
@@ -65,6 +66,7 @@ def commit_rows(store: Store, name: str, group: str, questions: Sequence[Questio
     arrays = {key: (spec.dims, values[key].astype(spec.dtype)) for key, spec in ROWS.items()}
     attributes = {
         "group": group,
+        "layer": list(range(questions[0].shape[1])),
         "question_id": [f"{name}/问{index}" for index in range(len(questions))],
         "description_id": [""] * len(questions),
         "num_tokens": [len(each) for each in questions],

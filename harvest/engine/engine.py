@@ -17,7 +17,8 @@ from harvest.engine.checks import check_counts, check_finite
 from harvest.engine.inputs import Inputs, answered, answered_and_counted, replayed
 from harvest.engine.options import EngineOptions
 from harvest.errors import EngineError, HarvestError
-from harvest.probe.edits import check_rows
+from harvest.probe.edits import check_rows, check_sites
+from harvest.stats.histogram import HistogramPlan
 from harvest.stats.rows import RequestRows, concatenate_neurons
 from harvest.types import Completion, EditRow, Request, Sampling, Text, phase_span
 
@@ -158,6 +159,24 @@ class Engine:
         rows = concatenate_neurons([rows for _, rows in ranks])
         check_finite(rows, self.widths)
         return rows
+
+    def histogram(self, texts: Sequence[Text], plan: HistogramPlan) -> NDArray[np.int64]:
+        """How many counted tokens of all texts fall in each bin, shape (neuron of the plan, bin).
+
+        Raises SelectionError for a neuron that the model has not, CaptureError as `capture` does.
+        """
+        check_sites(plan.layer, plan.neuron, self.widths)
+        self._set_bins(plan.edges, plan.layer, plan.neuron)
+        try:
+            self.capture(texts)
+            parts = [part for rank in self._llm.collective_rpc("probe_bins") for part in rank]
+        finally:
+            self._set_bins(plan.edges, plan.layer[:0], plan.neuron[:0])
+        counts = np.zeros((len(plan.neuron), len(plan.edges) + 1), np.int64)
+        for layer, neuron_N, count_NB in parts:
+            at = np.flatnonzero(plan.layer == layer)
+            counts[at[np.searchsorted(plan.neuron[at], neuron_N.numpy())]] = count_NB.numpy()
+        return counts
 
     def _set_bins(self, *plan: NDArray[Any]) -> None:
         self._llm.collective_rpc(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from harvest.errors import SelectionError
 from harvest.probe.state import EditTable
@@ -17,16 +18,9 @@ def check_rows(rows: Sequence[EditRow], widths: Mapping[int, int]) -> None:
 
     Raises SelectionError, naming the first that does not.
     """
-    num_layers, num_neurons = len(widths), max(widths.values())
+    num_neurons = max(widths.values())
     for number, row in enumerate(rows):
-        width = np.array([widths.get(int(layer), 0) for layer in row.layer], np.int64)
-        outside = (row.neuron < 0) | (row.neuron >= width)
-        if outside.any():
-            at = int(np.flatnonzero(outside)[0])
-            raise SelectionError(
-                f"edit row {number}: layer {row.layer[at]}, neuron {row.neuron[at]} is not in this model of "
-                f"{num_layers} layers with {num_neurons} neurons each; select again with this model"
-            )
+        check_sites(row.layer, row.neuron, widths, f"edit row {number}: ")
         flat = row.layer.astype(np.int64) * num_neurons + row.neuron
         values, counts = np.unique(flat, return_counts=True)
         if (counts > 1).any():
@@ -34,6 +28,20 @@ def check_rows(rows: Sequence[EditRow], widths: Mapping[int, int]) -> None:
             raise SelectionError(
                 f"edit row {number}: layer {layer}, neuron {neuron} is edited twice; combine the edits"
             )
+
+
+def check_sites(
+    layer: NDArray[np.int32], neuron: NDArray[np.int32], widths: Mapping[int, int], where: str = ""
+) -> None:
+    """Every (layer, neuron) is one of the model's; raises SelectionError, naming the first that is not."""
+    width = np.array([widths.get(int(number), 0) for number in layer], np.int64)
+    outside = np.flatnonzero((neuron < 0) | (neuron >= width))
+    if len(outside):
+        at = outside[0]
+        raise SelectionError(
+            f"{where}layer {layer[at]}, neuron {neuron[at]} is not in this model of {len(widths)} layers with "
+            f"{max(widths.values())} neurons each; select again with this model"
+        )
 
 
 def layer_table(

@@ -1,7 +1,8 @@
 """A unit's statistics, folded from its requests' rows in the order of its questions.
 
 The fold is the closed form of Chan's pairwise merge over all rows at once; it is exact in the counts, and its
-only rounding is fp64's. Axes: Q requests, L layers, F neurons.
+only rounding is fp64's. Axes: Q requests, L layers, F neurons of the widest layer; what a narrower layer lacks stays
+NaN, and 0 in counts.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def fold_unit(rows: RequestRows) -> UnitMoments:
     mean_LF = (weight_Q * mean_QLF).sum(axis=0) / weight_Q.sum()
     m2_LF = (rows.m2_QLF[answered_Q] + weight_Q * np.square(mean_QLF - mean_LF)).sum(axis=0)
     question_mean_LF, question_m2_LF = _spread(mean_QLF)
-    rate_mean_LF, rate_m2_LF = _spread(positive_QLF / weight_Q)
+    # no neuron has no rate
+    rate_mean_LF, rate_m2_LF = _spread(np.where(np.isnan(mean_QLF), np.nan, positive_QLF / weight_Q))
     variables: dict[str, Array] = {
         "mean": mean_LF,
         "m2": m2_LF,

@@ -22,6 +22,7 @@ from harvest.store.arrays import (
     read_shape,
     strings,
 )
+from harvest.store.members import agreed, by_group
 from harvest.store.schema import MERGED, Variable
 
 Totals = dict[str, Any]
@@ -36,11 +37,10 @@ MEANS = {
 
 def build_moments(path: Path, units: Sequence[Path], attributes: Mapping[str, object]) -> None:
     """Writes the merged view of verified units at a new path."""
-    members: dict[str, list[Path]] = {}
-    for unit in units:
-        members.setdefault(read_attributes(unit)["group"], []).append(unit)
+    members = by_group(units)
     shape_GLF = (len(members), *read_shape(units[0], "mean"))
-    columns = {"group": strings(members), "layer": np.arange(shape_GLF[1]), "neuron": np.arange(shape_GLF[2])}
+    layers = np.array(agreed(units, ("layer",))["layer"], np.int64)
+    columns = {"group": strings(members), "layer": layers, "neuron": np.arange(shape_GLF[2])}
     columns |= {name: np.zeros(len(members), np.int64) for name in COUNTS}
     layouts = {name: Layout(variable, shape_GLF, (1, *shape_GLF[1:])) for name, variable in MERGED.items()}
     layouts |= {name: _column(name, len(values)) for name, values in columns.items()}

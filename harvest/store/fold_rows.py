@@ -1,4 +1,4 @@
-"""Rows of units put one after the other, with no more than one unit and one shard held.
+"""Rows and maxima of units put one after the other, with no more than one unit and one shard held.
 
 Axes: Q questions, L layers, F neurons.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harvest.errors import StoreError
 from harvest.store.arrays import (
     Layout,
     consolidate,
@@ -23,19 +25,29 @@ from harvest.store.arrays import (
     strings,
 )
 from harvest.store.key import MAX_BLOCK
-from harvest.store.schema import ROW_COORDINATES, ROWS, Variable
+from harvest.store.members import agreed
+from harvest.store.schema import MAXIMA, ROW_COORDINATES, ROWS, Variable
+
+_VARIABLES = {**ROWS, **MAXIMA}
 
 
-def build_rows(path: Path, units: Sequence[Path], attributes: Mapping[str, object]) -> None:
-    """Writes the merged view of verified units at a new path."""
+def build_rows(path: Path, rows: Sequence[Path], maxima: Sequence[Path], attributes: Mapping[str, object]) -> None:
+    """Writes the merged view of verified units at a new path: of either kind, or of both for the same questions."""
+    if rows and maxima:
+        _check_alike(rows, maxima)
+    units = rows or maxima
+    parts_of = {name: parts for kind, parts in ((ROWS, rows), (MAXIMA, maxima)) if parts for name in kind}
     columns = _coordinates(units)
-    num_questions, num_layers, num_neurons = len(columns["question_id"]), *read_shape(units[0], "row_mean")[1:]
-    columns |= {"layer": np.arange(num_layers), "neuron": np.arange(num_neurons)}
+    num_questions, num_layers, num_neurons = (
+        len(columns["question_id"]),
+        *read_shape(units[0], next(iter(parts_of)))[1:],
+    )
+    columns |= {"layer": np.array(agreed(units, ("layer",))["layer"], np.int64), "neuron": np.arange(num_neurons)}
     # shards of equal size: the last one is padded
     shard = math.ceil(num_questions / math.ceil(num_questions / MAX_BLOCK))
     layouts = {
-        name: Layout(variable, (num_questions, num_layers, num_neurons), (shard, num_layers, num_neurons))
-        for name, variable in ROWS.items()
+        name: Layout(_VARIABLES[name], (num_questions, num_layers, num_neurons), (shard, num_layers, num_neurons))
+        for name in parts_of
     }
     for name, values in columns.items():
         variable = ROW_COORDINATES.get(name, Variable((name,), "int64"))
@@ -44,10 +56,21 @@ def build_rows(path: Path, units: Sequence[Path], attributes: Mapping[str, objec
     view = create_group(path, layouts, {**attributes, "coordinates": " ".join(ROW_COORDINATES)})
     for name, values in columns.items():
         view[name][...] = values
-    for name in ROWS:
-        for index, rows_QLF in enumerate(_shards((read_group(unit, [name])[name] for unit in units), shard)):
-            view[name][index * shard : index * shard + len(rows_QLF)] = rows_QLF
+    for name, parts in parts_of.items():
+        for index, values_QLF in enumerate(_shards((read_group(unit, [name])[name] for unit in parts), shard)):
+            view[name][index * shard : index * shard + len(values_QLF)] = values_QLF
     consolidate(path)
+
+
+def _check_alike(rows: Sequence[Path], maxima: Sequence[Path]) -> None:
+    """Raises StoreError unless the units of both kinds are of the same questions, one by one."""
+    for one, other in zip_longest(rows, maxima):
+        if one is None or other is None or read_attributes(one) != read_attributes(other):
+            names = [unit.parent.name if unit else "nothing" for unit in (one, other)]
+            raise StoreError(
+                f"{names[0]} and {names[1]} are not of the same questions; merge rows and maxima of the same blocks, "
+                "in the same order"
+            )
 
 
 def _coordinates(units: Sequence[Path]) -> dict[str, NDArray[Any]]:

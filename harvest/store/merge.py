@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harvest.errors import StoreError
 from harvest.store.commit import Commit, Store
+from harvest.store.fold_histogram import build_histogram
 from harvest.store.fold_moments import build_moments
 from harvest.store.fold_rows import build_rows
 from harvest.store.key import digest
@@ -24,9 +25,23 @@ def merge_moments(store: Store, units: Sequence[str], attributes: Mapping[str, o
     return _merge(store, units, attributes, ".zarr", build_moments)
 
 
-def merge_rows(store: Store, units: Sequence[str], attributes: Mapping[str, object]) -> Path:
-    """The view of the units' rows over (question, layer, neuron), in the units' order; raises as merge_moments does."""
-    return _merge(store, units, attributes, ".rows.zarr", build_rows)
+def merge_rows(
+    store: Store, units: Sequence[str], attributes: Mapping[str, object], maxima: Sequence[str] = ()
+) -> Path:
+    """The view of the units' rows over (question, layer, neuron), in the units' order, and of the maxima units beside.
+
+    Both must be of the same blocks in the same order; either may be left out. Raises as merge_moments does.
+    """
+
+    def build(path: Path, opened: Sequence[Path], attributes: Mapping[str, object]) -> None:
+        build_rows(path, opened[: len(units)], opened[len(units) :], attributes)
+
+    return _merge(store, [*units, *maxima], attributes, ".rows.zarr", build)
+
+
+def merge_histogram(store: Store, units: Sequence[str], attributes: Mapping[str, object]) -> Path:
+    """The view of the units' histograms over (group, site, bin), groups as in merge_moments; raises as that does."""
+    return _merge(store, units, attributes, ".histogram.zarr", build_histogram)
 
 
 def _merge(store: Store, units: Sequence[str], attributes: Mapping[str, object], suffix: str, build: Build) -> Path:

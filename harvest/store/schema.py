@@ -25,6 +25,8 @@ def _variables(dims: tuple[str, ...], dtypes: Mapping[str, str]) -> dict[str, Va
     return {name: Variable(dims, dtype) for name, dtype in dtypes.items()}
 
 
+# Every unit has the attribute `layer`: the global numbers of the layers on its layer axis; of a histogram, by site.
+
 # Statistics of one group over one block of questions. Attributes: group, token_count, question_count.
 # With token_count 0 the values mean nothing and are not read.
 MOMENTS = _variables(
@@ -49,6 +51,15 @@ MERGED["positive_count"] = replace(MERGED["positive_count"], dtype="int64")
 # Statistics of each question. Attributes: group, and by question: question_id, description_id, num_tokens.
 # With num_tokens 0 the mean is NaN.
 ROWS = _variables(("question", "layer", "neuron"), {"row_mean": "float32", "row_positive_count": "uint16"})
+
+# The largest activation of each question, and the first of its counted tokens that reaches it; attributes as of ROWS.
+MAXIMA = _variables(("question", "layer", "neuron"), {"row_max": "float32", "row_argmax": "uint16"})
+NO_TOKEN = 2**16 - 1
+# stands in row_argmax where the maximum is NaN: no token, or no such neuron in a layer narrower than the widest
+
+# Activations of given neurons counted by bin. Attributes: group, token_count, and layer, neuron (by site), edges.
+HISTOGRAM = _variables(("site", "bin"), {"counts": "int64"})
+MERGED_HISTOGRAM = {"histogram": replace(HISTOGRAM["counts"], dims=("group", "site", "bin"))}
 
 # What stands beside the rows once they are merged, from many groups.
 ROW_COORDINATES = _variables(

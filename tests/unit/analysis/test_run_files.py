@@ -115,6 +115,7 @@ def test_status_counts_what_is_committed_of_the_plan(tmp_path: Path):
         "store": str(store.root),
         "merged": None,
         "rows": None,
+        "histogram": None,
     }
     write_json(folder / "capture.json", {"merged": "m", "rows": None})
     (folder / ".stages").mkdir()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from captured import MadeUpEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,14 +16,18 @@ from harvest.capture import Answered, Capturing, capture, missing_tasks, plan_bl
 from harvest.engine.options import EngineOptions
 from harvest.errors import CaptureError
 from harvest.fleet import Fleet
-from harvest.stats.rows import RequestRows
+from harvest.stats.histogram import even_edges, histogram_plan
 from harvest.store.arrays import read_attributes, read_group
 from harvest.store.commit import Store
+from harvest.store.key import canonical_json
+from harvest.store.schema import NO_TOKEN
 from harvest.store.verify import verify_store
 from harvest.types import Completion, OptionOrder, Prompt, Text, opposite_group
 
 GROUP = "c_voice.zh/和谐/support"
 CAPTURING = Capturing("model-1", "float32", "response", ("moments", "rows"))
+PLAN = histogram_plan(even_edges(0, 1, 3), [1, 0], [2, 0])
+EVERYTHING = replace(CAPTURING, kinds=("moments", "rows", "maxima", "histogram"), histogram=PLAN)
 
 
 def answered(question_id: str, group: str = GROUP, prompt: int = 3, answer: int = 4) -> Answered:
@@ -114,35 +119,42 @@ def test_another_text_question_description_or_group_has_other_units():
     assert len({unit for one in variants for unit in units(plan_blocks([one], CAPTURING))}) == 2 * len(variants)
 
 
-def test_asking_for_rows_too_does_not_rename_the_moments():
-    (both,) = plan_blocks([answered("q")], CAPTURING)
-    (one,) = plan_blocks([answered("q")], replace(CAPTURING, kinds=("moments",)))
-    assert both.units["moments"] == one.units["moments"]
-    assert both.units["rows"] != both.units["moments"]
-    assert both.units["rows"].startswith("rows-")
+def test_asking_for_one_more_kind_renames_no_other():
+    (everything,) = plan_blocks([answered("q")], EVERYTHING)
+    assert len(set(everything.units.values())) == 4
+    for kind, unit in everything.units.items():
+        assert unit.startswith(f"{kind}-")
+    for kinds in (("moments",), ("moments", "maxima"), ("moments", "rows"), ("moments", "rows", "histogram")):
+        histogram = PLAN if "histogram" in kinds else None
+        (fewer,) = plan_blocks([answered("q")], replace(CAPTURING, kinds=kinds, histogram=histogram))
+        assert fewer.units == {kind: everything.units[kind] for kind in kinds}
 
 
-@dataclass
-class Counter:
-    """An engine whose rows are made up: what is tested is what becomes of them."""
+@pytest.mark.parametrize(
+    "plan",
+    [
+        histogram_plan(even_edges(0, 1, 4), PLAN.layer, PLAN.neuron),
+        histogram_plan(even_edges(0, 1.5, 3), PLAN.layer, PLAN.neuron),
+        histogram_plan(PLAN.edges, [0, 1], [2, 0]),
+        histogram_plan(PLAN.edges, [0, 1, 1], [0, 2, 0]),
+    ],
+)
+def test_other_edges_or_neurons_rename_the_histogram_alone(plan):
+    (one,), (other,) = (
+        plan_blocks([answered("q")], each) for each in (EVERYTHING, replace(EVERYTHING, histogram=plan))
+    )
+    assert {kind for kind in one.units if one.units[kind] != other.units[kind]} == {"histogram"}
+    assert canonical_json(EVERYTHING.content()) != canonical_json(replace(EVERYTHING, histogram=plan).content())
 
-    shape: tuple[int, int] = (2, 3)
-    options: EngineOptions = field(default_factory=lambda: EngineOptions(Path("m")))
-    captured: int = 0
-    tokens: int | None = None
 
-    def capture(self, texts: Sequence[Text]) -> RequestRows:
-        self.captured += 1
-        tokens = np.array([self.tokens or text.planned for text in texts], np.int64)
-        shape = (len(texts), *self.shape)
-        mean = np.where(tokens > 0, 1.5, np.nan)[:, None, None] * np.ones(shape)
-        return RequestRows(
-            tokens, mean, mean * 0, mean.astype(np.float32), mean.astype(np.float32), np.ones(shape, np.int64)
-        )
+def test_the_same_neurons_in_another_order_are_the_same_histogram():
+    again = histogram_plan(even_edges(0, 1, 3), [0, 1, 0], [0, 2, 0])
+    assert (again.layer.tolist(), again.neuron.tolist()) == ([0, 1], [0, 2])
+    assert replace(EVERYTHING, histogram=again).content() == EVERYTHING.content()
 
 
 def test_a_block_commits_its_kinds_and_only_the_missing_ones(tmp_path: Path):
-    store, engine = Store(tmp_path / "store"), Counter()
+    store, engine = Store(tmp_path / "store"), MadeUpEngine()
     moments_only = replace(CAPTURING, kinds=("moments",))
     every = [answered("q1"), answered("q2", answer=1)]
     (first,) = missing_tasks(plan_blocks(every, moments_only), store)
@@ -151,7 +163,7 @@ def test_a_block_commits_its_kinds_and_only_the_missing_ones(tmp_path: Path):
     assert list(second.units) == ["rows"]
     second.run(engine)
     assert missing_tasks(plan_blocks(every, CAPTURING), store) == []
-    assert engine.captured == 2
+    assert engine.passes == ["rows", "rows"]
     assert verify_store(store.root) == []
     (commit,) = store.commits("rows")
     path = store.open(commit)
@@ -163,11 +175,61 @@ def test_a_block_commits_its_kinds_and_only_the_missing_ones(tmp_path: Path):
     assert np.isnan(read_group(path)["row_mean"][empty]).all()
 
 
+def test_a_kind_that_is_missing_makes_its_own_pass_and_commits_its_own_unit(tmp_path: Path):
+    store, engine = Store(tmp_path / "store"), MadeUpEngine(layers=(0, 4))
+    every = [answered("q1"), answered("q2", answer=1)]
+    (task,) = missing_tasks(plan_blocks(every, EVERYTHING), store)
+    assert pickle.loads(pickle.dumps(task)).run(engine) == 3
+    assert engine.passes == ["maxima", "histogram"]
+    first = {kind: store.find(unit) for kind, unit in task.block.units.items()}
+    assert verify_store(store.root) == []
+    finer = replace(EVERYTHING, histogram=histogram_plan(even_edges(0, 1, 30), PLAN.layer, PLAN.neuron))
+    (again,) = missing_tasks(plan_blocks(every, finer), store)
+    again.run(engine)
+    assert engine.passes == ["maxima", "histogram", "histogram"]
+    assert {kind: store.find(unit) for kind, unit in task.block.units.items()} == first
+    assert len(store.commits("histogram")) == 2
+
+
+def test_maxima_have_the_attributes_of_rows_and_no_position_without_a_token(tmp_path: Path):
+    store, engine = Store(tmp_path / "store"), MadeUpEngine(layers=(0, 4))
+    (task,) = missing_tasks(plan_blocks([answered("q1"), answered("q2", answer=1)], EVERYTHING), store)
+    task.run(engine)
+    paths = {kind: store.open(store.find(unit)) for kind, unit in task.block.units.items()}
+    attributes = read_attributes(paths["maxima"])
+    assert attributes == read_attributes(paths["rows"])
+    assert all(read_attributes(path)["layer"] == [0, 4] for kind, path in paths.items() if kind != "histogram")
+    found, empty = read_group(paths["maxima"]), attributes["num_tokens"].index(0)
+    assert {name: str(values.dtype) for name, values in found.items()} == {"row_max": "float32", "row_argmax": "uint16"}
+    assert np.isnan(found["row_max"][empty]).all()
+    assert (found["row_argmax"][empty] == NO_TOKEN).all()
+    assert (found["row_argmax"][1 - empty] == 2).all()
+
+
+def test_a_histogram_holds_its_neurons_edges_and_every_planned_token(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    (task,) = missing_tasks(plan_blocks([answered("q1"), answered("q2")], EVERYTHING), store)
+    task.run(MadeUpEngine())
+    path = store.open(store.find(task.block.units["histogram"]))
+    assert read_attributes(path) == {
+        "group": GROUP, "token_count": 6, "layer": [0, 1], "neuron": [0, 2], "edges": [0.0, 0.5, 1.0]
+    }  # fmt: skip
+    assert read_group(path)["counts"].tolist() == [[0, 6, 0, 0]] * 2
+
+
+def test_a_histogram_that_lost_a_token_is_not_committed_and_the_others_are(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    (task,) = missing_tasks(plan_blocks([answered("q1")], EVERYTHING), store)
+    with pytest.raises(CaptureError, match="histogram of layer 0, neuron 0: 2 tokens counted of 3 planned; check"):
+        task.run(MadeUpEngine(lost=1))
+    assert [len(store.commits(kind)) for kind in ("moments", "rows", "maxima", "histogram")] == [1, 1, 1, 0]
+
+
 def test_blocks_that_are_all_committed_start_no_engine(tmp_path: Path):
     store = Store(tmp_path / "store")
     blocks = plan_blocks([answered("q1")], CAPTURING)
     for task in missing_tasks(blocks, store):
-        task.run(Counter())
+        task.run(MadeUpEngine())
     fleet = Fleet(EngineOptions(Path("no such model")), 1)
     capture(blocks, store, fleet)
     assert not fleet.started
@@ -177,8 +239,14 @@ def test_an_answer_too_long_for_a_row_is_refused_before_its_row_is_committed(tmp
     store = Store(tmp_path / "store")
     (task,) = missing_tasks(plan_blocks([answered("q1")], CAPTURING), store)
     with pytest.raises(CaptureError, match=f"^{GROUP}: an answer has more than 65535 counted tokens; lower respond"):
-        task.run(Counter(tokens=65536))
+        task.run(MadeUpEngine(tokens=65536))
     assert store.commits("rows") == []
+    (task,) = missing_tasks(plan_blocks([answered("q1")], replace(CAPTURING, kinds=("moments", "maxima"))), store)
+    with pytest.raises(
+        CaptureError, match=r"65535 counted tokens; lower respond.max_tokens or set capture.maxima: fal"
+    ):
+        task.run(MadeUpEngine(tokens=65536))
+    assert store.commits("maxima") == []
 
 
 def test_two_phases_that_count_the_same_tokens_are_still_two_units():

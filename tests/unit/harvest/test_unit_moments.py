@@ -6,29 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from captured import rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stored import plain_moments, random_questions
 
 from harvest.stats.rows import RequestRows, concatenate_neurons
 from harvest.stats.unit import fold_unit
-
-
-def rows_of(questions: list[np.ndarray]) -> RequestRows:
-    """What the probe leaves of each question (tokens, layer, neuron): NaN where there is no token."""
-    shape = questions[0].shape[1:]
-
-    def each(of, dtype, empty=np.nan):
-        return np.stack([of(one).astype(dtype) if len(one) else np.full(shape, empty, dtype) for one in questions])
-
-    return RequestRows(
-        num_tokens_Q=np.array([len(one) for one in questions], np.int64),
-        mean_QLF=each(lambda x: x.mean(axis=0), np.float64),
-        m2_QLF=each(lambda x: np.square(x - x.mean(axis=0)).sum(axis=0), np.float64),
-        min_QLF=each(lambda x: x.min(axis=0), np.float32),
-        max_QLF=each(lambda x: x.max(axis=0), np.float32),
-        positive_QLF=each(lambda x: (x > 0).sum(axis=0), np.int64, 0),
-    )
 
 
 @settings(deadline=None, max_examples=100)
