@@ -38,10 +38,8 @@ def build_rows(path: Path, rows: Sequence[Path], maxima: Sequence[Path], attribu
     units = rows or maxima
     parts_of = {name: parts for kind, parts in ((ROWS, rows), (MAXIMA, maxima)) if parts for name in kind}
     columns = _coordinates(units)
-    num_questions, num_layers, num_neurons = (
-        len(columns["question_id"]),
-        *read_shape(units[0], next(iter(parts_of)))[1:],
-    )
+    num_questions = len(columns["question_id"])
+    _, num_layers, num_neurons = read_shape(units[0], next(iter(parts_of)))
     columns |= {"layer": np.array(agreed(units, ("layer",))["layer"], np.int64), "neuron": np.arange(num_neurons)}
     # shards of equal size: the last one is padded
     shard = math.ceil(num_questions / math.ceil(num_questions / MAX_BLOCK))
