@@ -56,15 +56,19 @@ class MadeUpEngine:
     # tokens that are in no bin
     passes: list[str] = field(default_factory=list)
 
-    def capture(self, texts: Sequence[Text], maxima: bool = False) -> RequestRows:
-        self.passes.append("maxima" if maxima else "rows")
+    @property
+    def provenance(self) -> dict[str, object]:
+        return self.options.provenance()
+
+    def capture(self, texts: Sequence[Text]) -> RequestRows:
+        self.passes.append("rows")
         tokens = np.array([self.tokens or text.planned for text in texts], np.int64)
         shape = (len(texts), *self.shape)
         mean = np.where(tokens > 0, 1.5, np.nan)[:, None, None] * np.ones(shape)
         top = np.where(tokens > 0, tokens - 1, -1)[:, None, None] * np.ones(shape, np.int32)
         single = mean.astype(np.float32)
         positive = np.ones(shape, np.int64)
-        return RequestRows(tokens, mean, mean * 0, single, single, positive, top if maxima else None)
+        return RequestRows(tokens, mean, mean * 0, single, single, positive, top)
 
     def histogram(self, texts: Sequence[Text], plan: HistogramPlan) -> NDArray[np.int64]:
         self.passes.append("histogram")

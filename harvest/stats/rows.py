@@ -24,7 +24,7 @@ class RequestRows:
     max_QLF: NDArray[np.float32]
     positive_QLF: NDArray[np.int32]
     # tokens on which the activation is > 0
-    argmax_QLF: NDArray[np.int32] | None = None
+    argmax_QLF: NDArray[np.int32]
     # which counted token, from 0, was the first to reach the maximum; -1 where a request has none
 
 
@@ -36,9 +36,7 @@ def concatenate_neurons(slices: list[RequestRows]) -> RequestRows:
     for other in slices[1:]:
         if not np.array_equal(first.num_tokens_Q, other.num_tokens_Q):
             raise ValueError("ranks counted different numbers of tokens")
-    names = ["mean_QLF", "m2_QLF", "min_QLF", "max_QLF", "positive_QLF"]
-    if first.argmax_QLF is not None:
-        names.append("argmax_QLF")
+    names = ("mean_QLF", "m2_QLF", "min_QLF", "max_QLF", "positive_QLF", "argmax_QLF")
     return RequestRows(
         first.num_tokens_Q, *(np.concatenate([getattr(part, name) for part in slices], axis=2) for name in names)
     )

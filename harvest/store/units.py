@@ -39,13 +39,12 @@ def moments_unit(labels: Labels, rows: RequestRows) -> Content:
 
 def rows_unit(labels: Labels, rows: RequestRows) -> Content:
     """Raises CaptureError for an answer too long for a row's counts."""
-    values = {"row_mean": rows.mean_QLF, "row_positive_count": rows.positive_QLF}
+    values: dict[str, NDArray[Any]] = {"row_mean": rows.mean_QLF, "row_positive_count": rows.positive_QLF}
     return _as_stored(ROWS, values), _by_question(labels, rows, "rows: none")
 
 
 def maxima_unit(labels: Labels, rows: RequestRows) -> Content:
     """Raises CaptureError for an answer too long for a row's position."""
-    assert rows.argmax_QLF is not None
     position_QLF = np.where(np.isnan(rows.max_QLF), NO_TOKEN, rows.argmax_QLF)
     values = {"row_max": rows.max_QLF, "row_argmax": position_QLF}
     return _as_stored(MAXIMA, values), _by_question(labels, rows, "maxima: false")

@@ -45,7 +45,7 @@ def slack(value):
 
 
 def test_maxima_and_their_first_tokens_equal_the_reference(engine, counted):
-    rows = engine.capture(TEXTS, maxima=True)
+    rows = engine.capture(TEXTS)
     assert rows.argmax_QLF.dtype == np.int32
     num_clear = num_all = 0
     for at, one in enumerate(counted):
@@ -64,14 +64,6 @@ def test_maxima_and_their_first_tokens_equal_the_reference(engine, counted):
         np.testing.assert_array_equal(found[clear], position[clear])
         num_clear, num_all = num_clear + int(clear.sum()), num_all + clear.size
     assert num_clear > 0.95 * num_all
-
-
-def test_maxima_come_only_when_asked_for_and_change_no_other_bit(engine):
-    plain, with_maxima = engine.capture(TEXTS), engine.capture(TEXTS, maxima=True)
-    assert plain.argmax_QLF is None
-    for name in plain.__slots__:
-        if name != "argmax_QLF":
-            assert getattr(plain, name).tobytes() == getattr(with_maxima, name).tobytes(), name
 
 
 def test_a_histogram_equals_the_reference(engine, counted):
@@ -96,7 +88,7 @@ def test_a_histogram_equals_the_reference(engine, counted):
 def test_the_same_texts_give_the_same_histogram_whatever_came_before(engine):
     first = engine.histogram(TEXTS, PLAN)
     engine.histogram([Text(random_tokens(60, 8), 0, 60)], histogram_plan(even_edges(-1, 1, 5), [1], [1]))
-    engine.capture(TEXTS[:2], maxima=True)
+    engine.capture(TEXTS[:2])
     np.testing.assert_array_equal(engine.histogram(TEXTS, PLAN), first)
 
 

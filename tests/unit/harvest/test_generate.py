@@ -27,6 +27,10 @@ class Talker:
     options: EngineOptions = field(default_factory=lambda: EngineOptions(Path("m")))
     asked: list[Request] = field(default_factory=list)
 
+    @property
+    def provenance(self) -> dict[str, object]:
+        return self.options.provenance()
+
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         self.asked += requests
         return [
