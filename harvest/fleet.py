@@ -71,8 +71,8 @@ class Fleet:
             self._pool = Pool(
                 EngineSeat(self.options),
                 self.num_engines,
-                num_cpus=self.options.cpu_threads * self.options.tensor_parallel,
-                num_gpus=self.options.tensor_parallel if on_gpu else 0,
+                num_cpus=self.options.cpu_threads * self.options.num_ranks,
+                num_gpus=self.options.num_ranks if on_gpu else 0,
                 env=engine_environment(self.options) | ({"VLLM_LOGGING_LEVEL": "INFO"} if self.debug else {}),
             )
         return self._pool

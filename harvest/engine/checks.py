@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harvest.errors import CaptureError
-from harvest.stats.rows import RequestRows
-
-Layout = Sequence[tuple[int, int, int]]
-# of a rank: layer, first neuron, number of neurons
+from harvest.stats.rows import Layout, RequestRows
 
 
 def check_counts(planned: Sequence[int], counts: Sequence[NDArray[np.int64]], layouts: Sequence[Layout]) -> None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from vllm import LLM
 from vllm.distributed import cleanup_dist_env_and_memory
@@ -16,10 +15,11 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from harvest.engine.checks import check_counts, check_finite
 from harvest.engine.inputs import Inputs, answered, answered_and_counted, replayed
 from harvest.engine.options import EngineOptions
+from harvest.engine.wire import pack, pack_edits, unpack, unpack_rows
 from harvest.errors import EngineError, HarvestError
 from harvest.probe.edits import check_rows, check_sites
 from harvest.stats.histogram import HistogramPlan
-from harvest.stats.rows import RequestRows, concatenate_neurons
+from harvest.stats.rows import RequestRows, assemble
 from harvest.types import Completion, EditRow, Request, Sampling, Text, phase_span
 
 _WORKER = "harvest.engine.worker.HarvestWorker"
@@ -45,8 +45,9 @@ class Engine:
             dtype=options.dtype,
             max_model_len=options.max_model_len,
             tensor_parallel_size=options.tensor_parallel,
+            pipeline_parallel_size=options.pipeline_parallel,
             # inside a Ray actor vLLM would choose Ray, which asks for GPUs of its own
-            distributed_executor_backend="mp" if options.tensor_parallel > 1 else None,
+            distributed_executor_backend="mp" if options.num_ranks > 1 else None,
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
             enforce_eager=not options.compiled,
@@ -69,17 +70,25 @@ class Engine:
             return {}
         return {
             "worker_cls": _WORKER,
-            # part of vLLM's compile key too: raise `op` when the op's meaning changes
-            "additional_config": {"value_harvest": {"probe": self._probe_options(), "op": 2}},
+            "additional_config": {"value_harvest": self._worker_options()},
         }
 
-    def _probe_options(self) -> dict[str, Any]:
+    def _worker_options(self) -> dict[str, Any]:
         options = self.options
-        return {"num_slots": options.num_slots, "holds": options.holds, "fold": options.fold}
+        return {
+            "probe": {"num_slots": options.num_slots, "holds": options.holds, "fold": options.fold},
+            "packs": options.own_process,
+            # part of vLLM's compile key: raise it when the op's meaning changes
+            "op": 2,
+        }
 
     def close(self) -> None:
         """Give the memory back; the engine is not usable afterwards."""
-        self._llm.llm_engine.engine_core.shutdown()
+        core = self._llm.llm_engine.engine_core
+        core.shutdown()
+        if self.options.own_process:
+            # the client leaves its sockets' context to the garbage collector
+            core.ctx.destroy(linger=0)
         del self._llm
         gc.collect()
         cleanup_dist_env_and_memory()
@@ -88,7 +97,8 @@ class Engine:
     # activations
 
     def _read_layout(self) -> None:
-        self._layouts: list[list[tuple[int, int, int]]] = self._llm.collective_rpc("probe_layout")
+        ranks = self._llm.collective_rpc("probe_layout")
+        self._layouts: list[list[tuple[int, int, int]]] = [[(a, b, c) for a, b, c in rank] for rank in ranks]
         self.widths: dict[int, int] = {}
         for layer, offset, width in sorted(part for layout in self._layouts for part in layout):
             self.widths[layer] = max(self.widths.get(layer, 0), offset + width)
@@ -97,7 +107,7 @@ class Engine:
     def _prove(self) -> None:
         """Statistics are zero after warm-up, and a canary moves every layer's counters."""
         for counts_L in self._llm.collective_rpc("probe_counts"):
-            if counts_L.any():
+            if any(counts_L):
                 raise EngineError(
                     f"{self.options.model}: the probe counted tokens during warm-up; this is a bug, report it"
                 )
@@ -155,8 +165,10 @@ class Engine:
 
     def _collect(self, planned: Sequence[int]) -> RequestRows:
         ranks = self._llm.collective_rpc("probe_collect", args=(list(range(len(planned))), list(planned)))
-        check_counts(planned, [count_LQ.numpy() for count_LQ, _ in ranks], self._layouts)
-        rows = concatenate_neurons([rows for _, rows in ranks])
+        if self.options.own_process:
+            ranks = [unpack_rows(data) for data in ranks]
+        check_counts(planned, [count_LQ for count_LQ, _ in ranks], self._layouts)
+        rows = assemble([rows for _, rows in ranks], self._layouts)
         check_finite(rows, self.widths)
         return rows
 
@@ -166,22 +178,23 @@ class Engine:
         Raises SelectionError for a neuron that the model has not, CaptureError as `capture` does.
         """
         check_sites(plan.layer, plan.neuron, self.widths)
-        self._set_bins(plan.edges, plan.layer, plan.neuron)
+        self._set_bins(plan, slice(None))
         try:
             self.capture(texts)
-            parts = [part for rank in self._llm.collective_rpc("probe_bins") for part in rank]
+            ranks = [unpack(data) for data in self._llm.collective_rpc("probe_bins")]
         finally:
-            self._set_bins(plan.edges, plan.layer[:0], plan.neuron[:0])
-        counts = np.zeros((len(plan.neuron), len(plan.edges) + 1), np.int64)
-        for layer, neuron_N, count_NB in parts:
-            at = np.flatnonzero(plan.layer == layer)
-            counts[at[np.searchsorted(plan.neuron[at], neuron_N.numpy())]] = count_NB.numpy()
+            self._set_bins(plan, slice(0))
+        counts = np.zeros((len(plan.neuron), plan.num_bins), np.int64)
+        site = {pair: at for at, pair in enumerate(zip(plan.layer.tolist(), plan.neuron.tolist(), strict=True))}
+        for found in ranks:
+            columns = (found.get(name, ()) for name in ("layer", "neuron", "counts"))
+            for layer, neuron, count_B in zip(*columns, strict=True):
+                counts[site[int(layer), int(neuron)]] = count_B
         return counts
 
-    def _set_bins(self, *plan: NDArray[Any]) -> None:
-        self._llm.collective_rpc(
-            "probe_set_bins", args=tuple(torch.from_numpy(np.ascontiguousarray(each)) for each in plan)
-        )
+    def _set_bins(self, plan: HistogramPlan, chosen: slice) -> None:
+        arrays = {"edges": plan.edges, "layer": plan.layer[chosen], "neuron": plan.neuron[chosen]}
+        self._llm.collective_rpc("probe_set_bins", args=(pack(arrays),))
 
     # answers
 
@@ -208,7 +221,7 @@ class Engine:
         """Edit row i + 1 is rows[i]; row 0 stays the identity."""
         if rows:
             check_rows(rows, self.widths)
-            self._llm.collective_rpc("probe_set_edits", args=(list(rows),))
+            self._llm.collective_rpc("probe_set_edits", args=(pack_edits(rows),))
 
 
 def completion_of(output: Any) -> Completion:

@@ -17,6 +17,8 @@ class EngineOptions:
     max_model_len: int = 2048
     # tokens, prompt and answer together
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    # stages; each holds some of the layers
     max_num_seqs: int = 256
     # requests decoded at once
     max_num_batched_tokens: int = 8192
@@ -27,6 +29,8 @@ class EngineOptions:
     fold: Literal["auto", "native", "torch"] = "auto"
     # how activations are folded: compiled for this processor, or in plain torch; auto takes the former where it can
     compiled: bool = False
+    own_process: bool = False
+    # the engine's core beside this process instead of in it
     probe: bool = True
     # False opens the stock worker: the control of the no-op tests
     cpu_threads: int = 1
@@ -35,6 +39,10 @@ class EngineOptions:
     extra: dict[str, object] = field(default_factory=dict)
     # passed to vllm.LLM as they are
 
+    @property
+    def num_ranks(self) -> int:
+        return self.tensor_parallel * self.pipeline_parallel
+
     def provenance(self) -> dict[str, object]:
         return {**asdict(self), "model": str(self.model)}
 
@@ -42,8 +50,8 @@ class EngineOptions:
 def engine_environment(options: EngineOptions, place: int = 0) -> dict[str, str]:
     """What must be in the environment before torch and vLLM are imported; `place` counts the engines of a machine."""
     return {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        # the engine lives in its actor's own process
+        "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(options.own_process)),
+        # an actor's process is the engine's own already
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         # the probe reads the V1 runner's batch
         "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),
@@ -59,9 +67,9 @@ def engine_environment(options: EngineOptions, place: int = 0) -> dict[str, str]
 
 def _cores(options: EngineOptions, place: int) -> str:
     """The cores of each rank's threads; those of other engines are others, while there are enough. One rank is free."""
-    if options.tensor_parallel == 1:
+    if options.num_ranks == 1:
         return "nobind"
-    size = options.tensor_parallel * options.cpu_threads
+    size = options.num_ranks * options.cpu_threads
     start = place % max(1, len(os.sched_getaffinity(0)) // size) * size
     ranks = range(start, start + size, options.cpu_threads)
     return "|".join(f"{core}-{core + options.cpu_threads - 1}" for core in ranks)

@@ -6,7 +6,9 @@ no neuron: NaN, and 0 in counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +30,68 @@ class RequestRows:
     # which counted token, from 0, was the first to reach the maximum; -1 where a request has none
 
 
-def concatenate_neurons(slices: list[RequestRows]) -> RequestRows:
-    """Tensor-parallel slices of the same requests, in rank order, joined along the neuron axis."""
-    first = slices[0]
-    if len(slices) == 1:
+Layout = Sequence[tuple[int, int, int]]
+# of each layer on one rank's L axis: its number, the rank's first neuron of it, the rank's number of neurons
+
+_ABSENT = {"positive_QLF": 0, "argmax_QLF": -1}
+# what stands where a layer has no such neuron; the other variables have NaN there
+
+
+def assemble(parts: Sequence[RequestRows], layouts: Sequence[Layout]) -> RequestRows:
+    """The whole model's rows, layers ascending and neurons in place, from the ranks' parts in the order of `layouts`.
+
+    As wide as the widest layer; beyond a narrower layer's neurons there is NaN and counts are 0.
+    Raises ValueError, naming rank and layer, if ranks counted different numbers of tokens, or if they do not hold
+    every neuron of a layer exactly once.
+    """
+    _check_tokens(parts, layouts)
+    widths = _widths(layouts)
+    first = parts[0]
+    widest = max(widths.values())
+    if len(parts) == 1 and list(layouts[0]) == [(layer, 0, widest) for layer in widths]:
+        # nothing to move: a unit of a large model is a gigabyte
         return first
-    for other in slices[1:]:
-        if not np.array_equal(first.num_tokens_Q, other.num_tokens_Q):
-            raise ValueError("ranks counted different numbers of tokens")
-    names = ("mean_QLF", "m2_QLF", "min_QLF", "max_QLF", "positive_QLF", "argmax_QLF")
+    place = {layer: at for at, layer in enumerate(widths)}
+    shape = len(first.num_tokens_Q), len(widths), widest
+
+    def whole(name: str) -> Any:
+        values_QLF = np.full(shape, _ABSENT.get(name, np.nan), getattr(first, name).dtype)
+        for part, layout in zip(parts, layouts, strict=True):
+            for at, (layer, start, count) in enumerate(layout):
+                values_QLF[:, place[layer], start : start + count] = getattr(part, name)[:, at, :count]
+        return values_QLF
+
     return RequestRows(
-        first.num_tokens_Q, *(np.concatenate([getattr(part, name) for part in slices], axis=2) for name in names)
+        **{
+            field.name: whole(field.name) if field.name.endswith("_QLF") else getattr(first, field.name)
+            for field in fields(RequestRows)
+        }
     )
+
+
+def _check_tokens(parts: Sequence[RequestRows], layouts: Sequence[Layout]) -> None:
+    """All ranks saw the same tokens: those of a tensor-parallel group, and those of each pipeline stage."""
+    for rank, (part, layout) in enumerate(zip(parts, layouts, strict=True)):
+        differs_Q = part.num_tokens_Q != parts[0].num_tokens_Q
+        if differs_Q.any():
+            at = int(np.flatnonzero(differs_Q)[0])
+            raise ValueError(
+                f"rank {rank}, layer {layout[0][0]}, request {at}: {part.num_tokens_Q[at]} tokens counted, but "
+                f"{parts[0].num_tokens_Q[at]} on rank 0, layer {layouts[0][0][0]}"
+            )
+
+
+def _widths(layouts: Sequence[Layout]) -> dict[int, int]:
+    """The number of neurons of each layer, layers ascending; every neuron is held by exactly one rank."""
+    widths: dict[int, int] = {}
+    for layer, start, count, rank in sorted((*held, rank) for rank, layout in enumerate(layouts) for held in layout):
+        if start != widths.get(layer, 0):
+            raise ValueError(
+                f"rank {rank}, layer {layer}: its neurons start at {start}, those of the other ranks end at "
+                f"{widths.get(layer, 0)}"
+            )
+        widths[layer] = start + count
+    return widths
 
 
 def largest(values_QF: NDArray[np.float32], k: int) -> NDArray[np.int64]:

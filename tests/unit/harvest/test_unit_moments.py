@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stored import plain_moments, random_questions
 
-from harvest.stats.rows import RequestRows, concatenate_neurons
+from harvest.stats.rows import RequestRows, assemble
 from harvest.stats.unit import fold_unit
 
 
@@ -73,16 +74,89 @@ def test_the_counts_are_integers_beyond_float32():
     assert moments.variables["positive_count"].min() >= 2**41
 
 
-@pytest.mark.parametrize("cuts", [[], [2], [1, 4]])
-def test_tensor_parallel_slices_join_to_the_whole(cuts: list[int]):
-    questions = random_questions(5, [3, 0, 2])
-    bounds = [0, *cuts, 5]
-    slices = [rows_of([one[:, :, a:b] for one in questions]) for a, b in pairwise(bounds)]
-    joined, whole = concatenate_neurons(slices), rows_of(questions)
+@dataclass(frozen=True)
+class Cut:
+    """A whole model's rows, and the parts and layouts of its ranks, in collective_rpc's order."""
+
+    whole: RequestRows
+    parts: list[RequestRows]
+    layouts: list[list[tuple[int, int, int]]]
+
+
+@st.composite
+def cut_models(draw: st.DrawFn) -> Cut:
+    """Layers of different widths, cut into pipeline stages and each layer's neurons among tensor-parallel ranks."""
+    widths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))
+    stages = draw(st.integers(1, len(widths)))
+    ranks = draw(st.integers(1, 3))
+    first = draw(st.integers(0, 2))
+    # probed layers need not start at 0
+    seed = draw(st.integers(0, 99))
+    rows = rows_of(random_questions(seed, [3, 0, 2], len(widths), max(widths)))
+    argmax_QLF = np.random.default_rng(seed).integers(-1, 3, rows.max_QLF.shape, np.int32)
+    whole = replace(rows, argmax_QLF=argmax_QLF)
+    beyond_LF = np.arange(max(widths)) >= np.array(widths)[:, None]
+    for name in NEURON_VARIABLES:
+        getattr(whole, name)[:, beyond_LF] = {"positive_QLF": 0, "argmax_QLF": -1}.get(name, np.nan)
+    at_layer = sorted(draw(st.permutations(range(1, len(widths))))[: stages - 1])
+    parts, layouts = [], []
+    bounds = {
+        layer: sorted(draw(st.integers(0, width)) for _ in range(ranks - 1)) for layer, width in enumerate(widths)
+    }
+    for start, stop in pairwise([0, *at_layer, len(widths)]):
+        for rank in range(ranks):
+            spans = [(layer, *list(pairwise([0, *bounds[layer], widths[layer]]))[rank]) for layer in range(start, stop)]
+            layouts.append([(first + layer, a, b - a) for layer, a, b in spans])
+            parts.append(part_of(whole, spans))
+    return Cut(whole, parts, layouts)
+
+
+NEURON_VARIABLES = [name for name in RequestRows.__slots__ if name.endswith("_QLF")]
+
+
+def part_of(whole: RequestRows, spans: list[tuple[int, int, int]]) -> RequestRows:
+    """One rank's rows, as wide as its widest span; what stands beyond a narrower one is anything, here 9."""
+    widest = max(b - a for _, a, b in spans)
+
+    def held(name: str) -> np.ndarray | None:
+        values_QLF = getattr(whole, name)
+        if values_QLF is None:
+            return None
+        out = np.full((len(values_QLF), len(spans), widest), 9, values_QLF.dtype)
+        for at, (layer, a, b) in enumerate(spans):
+            out[:, at, : b - a] = values_QLF[:, layer, a:b]
+        return out
+
+    return RequestRows(whole.num_tokens_Q, **{name: held(name) for name in NEURON_VARIABLES})
+
+
+@settings(deadline=None, max_examples=200)
+@given(cut=cut_models())
+def test_the_parts_of_all_ranks_assemble_to_the_whole(cut: Cut):
+    found = assemble(cut.parts, cut.layouts)
     for name in RequestRows.__slots__:
-        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name), err_msg=name)
+        expected = getattr(cut.whole, name)
+        assert getattr(found, name).dtype == expected.dtype
+        np.testing.assert_array_equal(getattr(found, name), expected, err_msg=name)
 
 
-def test_ranks_that_counted_differently_are_refused():
-    with pytest.raises(ValueError, match="different numbers of tokens"):
-        concatenate_neurons([rows_of(random_questions(0, [3])), rows_of(random_questions(0, [2]))])
+def test_layers_assemble_in_ascending_order_whatever_the_ranks_order():
+    whole = rows_of(random_questions(3, [2, 1], layers=2))
+    found = assemble([part_of(whole, [(1, 0, 5), (0, 0, 5)])], [[(8, 0, 5), (4, 0, 5)]])
+    np.testing.assert_array_equal(found.mean_QLF, whole.mean_QLF)
+    assert found.argmax_QLF is None
+
+
+@pytest.mark.parametrize("layout", [[(0, 5, 5), (1, 5, 5)], [(6, 0, 5), (7, 0, 5)]], ids=["tensor", "pipeline"])
+def test_ranks_that_counted_differently_are_refused(layout: list[tuple[int, int, int]]):
+    parts = [rows_of(random_questions(0, lengths)) for lengths in ([3, 4], [3, 2])]
+    place = f"rank 1, layer {layout[0][0]}, request 1: 2 tokens counted, but 4 on rank 0, layer 0"
+    with pytest.raises(ValueError, match=place):
+        assemble(parts, [[(0, 0, 5), (1, 0, 5)], layout])
+
+
+@pytest.mark.parametrize(("start", "place"), [(4, "start at 4.* end at 5"), (6, "start at 6.* end at 5")])
+def test_neurons_that_no_rank_or_two_ranks_hold_are_refused(start: int, place: str):
+    parts = [rows_of(random_questions(0, [3], layers=1))] * 2
+    with pytest.raises(ValueError, match=f"rank 1, layer 0: its neurons {place}"):
+        assemble(parts, [[(0, 0, 5)], [(0, start, 5)]])

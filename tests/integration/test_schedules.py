@@ -1,0 +1,98 @@
+"""However the scheduler cuts, pauses and places the work, each position counts once and the numbers are the model's.
+
+Llama and Gemma2 in float32 against the Hugging Face reference: texts of very different lengths, and one with nothing to
+count; replay and online.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from checkpoints import write_checkpoint
+from engine_cases import random_tokens
+
+from harvest.engine.engine import Engine
+from harvest.engine.options import EngineOptions
+from harvest.engine.seat import open_engine
+from harvest.stats.rows import RequestRows
+from harvest.types import Request, Sampling, Text, phase_span
+
+TEXTS = [Text(random_tokens(n, n), n // 3, n - 1) for n in (5, 150, 33, 9, 61)] + [Text(random_tokens(12), 12, 12)]
+PROMPTS = [random_tokens(n, n) for n in (20, 70, 33, 60)]
+SAMPLING = Sampling(40)
+PLAIN = EngineOptions(Path(), "float32", max_model_len=160, max_num_batched_tokens=512, max_num_seqs=8, num_slots=9)
+# four running requests need more than these eight blocks: the last one is thrown out and starts again
+STARVED = {"num_gpu_blocks_override": 8, "block_size": 32}
+SCHEDULES = {
+    "one step": PLAIN,
+    "chunked prefill": replace(PLAIN, max_num_batched_tokens=24),
+    "preemption": replace(PLAIN, max_num_batched_tokens=48, extra=STARVED),
+    "no prefix cache": replace(PLAIN, extra={"enable_prefix_caching": False}),
+    "one at a time": replace(PLAIN, max_num_seqs=1, max_num_batched_tokens=160),
+    "nothing held back": replace(PLAIN, holds=0),
+    "plain torch": replace(PLAIN, fold="torch"),
+    "compiled": replace(PLAIN, compiled=True),
+    "own process": replace(PLAIN, own_process=True),
+    "two tensor ranks": replace(PLAIN, tensor_parallel=2),
+}
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma2"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def oracle(model: Path):
+    return reference.load_model(model)
+
+
+@pytest.fixture(scope="module", params=SCHEDULES)
+def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[Engine]:
+    with pytest.MonkeyPatch.context() as patch:
+        # compiles through the eager backend: the graph is what is tested, not inductor
+        patch.setenv("VLLM_CPU_CI_ENV", "1")
+        opened = open_engine(replace(SCHEDULES[request.param], model=model))
+        yield opened
+        opened.close()
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+
+def check(rows: RequestRows, texts: list[Text], oracle) -> None:
+    """Counts exact, moments within 1e-5 of the layer's size."""
+    for at, text in enumerate(texts):
+        expected = reference.reference_row(oracle, text)
+        assert rows.num_tokens_Q[at] == expected.num_tokens == text.planned
+        if not text.planned:
+            assert np.isnan(rows.mean_QLF[at]).all()
+            continue
+        assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
+        scale = np.sqrt((expected.m2 / expected.num_tokens + expected.mean**2).mean(axis=1, keepdims=True))
+        assert (np.abs(rows.mean_QLF[at] - expected.mean) <= 1e-5 * scale).all()
+        assert (np.abs(rows.m2_QLF[at] - expected.m2) <= 1e-5 * expected.num_tokens * scale**2).all()
+
+
+def test_replay_counts_every_planned_position_once(engine: Engine, oracle):
+    # a prefix that is in the cache already is counted all the same
+    engine.answer([Request(TEXTS[1].token_ids[:100])], Sampling(1))
+    check(engine.capture(TEXTS), TEXTS, oracle)
+
+
+def test_a_unit_of_one_question(engine: Engine, oracle):
+    check(engine.capture(TEXTS[1:2]), TEXTS[1:2], oracle)
+
+
+@pytest.mark.parametrize("phase", ["response", "both"])
+def test_online_counts_what_was_answered(engine: Engine, oracle, phase: str):
+    completions, rows = engine.answer_and_capture(PROMPTS, SAMPLING, phase)
+    texts = [
+        Text((*prompt, *done.token_ids[:-1]), *phase_span(phase, len(prompt), len(prompt) + len(done.token_ids) - 1))
+        for prompt, done in zip(PROMPTS, completions, strict=True)
+    ]
+    check(rows, texts, oracle)
