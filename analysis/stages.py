@@ -5,6 +5,7 @@ Engines start only for answers or units that the store does not hold.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from harvest.capture import ACTIVATION, Block, capture, plan_blocks
 from harvest.errors import InputError, UnitsFailed
 from harvest.fleet import Fleet
 from harvest.generate import generate
+from harvest.online import Asked, answer_online
 from harvest.store import reader
 from harvest.store.key import digest
 from harvest.store.merge import merge_histogram, merge_moments, merge_rows
@@ -94,13 +96,17 @@ def _inputs(name: str, run: StudyRun) -> dict[str, Any]:
 
 def _respond(run: StudyRun, fleet: Fleet) -> None:
     """`responses.parquet`: every item's answer under its role."""
-    requests = [Request(prompt.token_ids) for prompt in run.role_prompts]
-    completions = generate("respond", requests, run.generation, run.store, fleet)
+    if run.study.capture.mode == "online":
+        asked = [Asked(prompt, item.description_id) for item, prompt in zip(run.items, run.role_prompts, strict=True)]
+        completions = answer_online(asked, run.responding, run.capturing, run.store, fleet)
+    else:
+        requests = [Request(prompt.token_ids) for prompt in run.role_prompts]
+        completions = generate("respond", requests, run.responding, run.store, fleet)
     write_responses(run.folder / "responses.parquet", run.items, run.role_prompts, completions)
 
 
 def _respond_settings(run: StudyRun) -> Any:
-    return [asdict(run.generation), run.role_prompts_digest]
+    return [asdict(run.responding), run.role_prompts_digest]
 
 
 def _capture(run: StudyRun, fleet: Fleet) -> None:
@@ -142,19 +148,24 @@ def _attributes(run: StudyRun, units: Sequence[str]) -> dict[str, Any]:
         "activation": ACTIVATION,
         "phase": run.study.capture.phase,
         "mode": run.study.capture.mode,
-        "versions": _versions(run, units),
+        **_recorded(run, units),
     }
 
 
-def _versions(run: StudyRun, units: Sequence[str]) -> dict[str, list[str]]:
-    """Every version of each package that computed a unit: cached ones may be older than this process."""
+def _recorded(run: StudyRun, units: Sequence[str]) -> dict[str, Any]:
+    """How many units came by which pass, and every version of each package that computed one.
+
+    Cached units may be older than this process; online ones may have been completed by replay.
+    """
     found: dict[str, set[str]] = {}
-    for unit in units:
-        commit = run.store.find(unit)
-        recorded: Any = commit.provenance["versions"] if commit else {}
-        for package, version in recorded.items():
+    passes: Counter[str] = Counter()
+    for commit in filter(None, map(run.store.find, units)):
+        recorded: Any = commit.provenance
+        passes[recorded["mode"]] += 1
+        for package, version in recorded["versions"].items():
             found.setdefault(package, set()).add(version)
-    return {package: sorted(versions) for package, versions in sorted(found.items())}
+    versions = {package: sorted(each) for package, each in sorted(found.items())}
+    return {"versions": versions, "num_units": dict(sorted(passes.items()))}
 
 
 def _views_are_there(run: StudyRun) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 
 from analysis.neurons.sites import read_sites
@@ -18,12 +18,13 @@ from harvest.errors import BenchmarkError, ConfigError
 from harvest.fleet import Fleet
 from harvest.generate import Generation
 from harvest.models.checkpoint import read_checkpoint
+from harvest.online import REQUESTS_PER_TASK
 from harvest.prompts.message import PromptKind
 from harvest.prompts.order import option_order
 from harvest.prompts.render import Renderer
 from harvest.stats.histogram import HistogramPlan, even_edges
 from harvest.store.commit import Store
-from harvest.store.key import digest
+from harvest.store.key import MAX_BLOCK, digest
 from harvest.types import Half, Item, OptionOrder, Prompt, Sampling, half_of
 
 
@@ -141,6 +142,11 @@ class StudyRun:
         return Generation(model, self.study.model.dtype, sampling)
 
     @property
+    def responding(self) -> Generation:
+        """The same for `respond`, whose answers may be counted while they are made."""
+        return replace(self.generation, mode=self.study.capture.mode)
+
+    @property
     def capturing(self) -> Capturing:
         """What the units depend on, beside their texts."""
         section = self.study.capture
@@ -151,7 +157,7 @@ class StudyRun:
             "histogram": section.histogram is not None,
         }
         kinds = tuple(kind for kind, wanted in asked.items() if wanted)
-        return Capturing(self._model, self.study.model.dtype, section.phase, kinds, self.histogram)
+        return Capturing(self._model, self.study.model.dtype, section.phase, section.mode, kinds, self.histogram)
 
     def fleet(self, debug: bool) -> Fleet:
         """The engines of this study, none of them open yet."""
@@ -162,6 +168,7 @@ class StudyRun:
             max_model_len=model.max_model_len,
             tensor_parallel=model.tensor_parallel,
             max_num_seqs=cluster.max_num_seqs,
+            num_slots=1 + (REQUESTS_PER_TASK if self.study.capture.mode == "online" else MAX_BLOCK),
             cpu_threads=cluster.cpu_threads,
         )
         return Fleet(options, cluster.engines, cluster.address, debug)

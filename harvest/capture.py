@@ -19,6 +19,7 @@ from cluster.task import Task
 from harvest.fleet import Fleet
 from harvest.provenance import provenance
 from harvest.stats.histogram import HistogramPlan
+from harvest.stats.rows import RequestRows
 from harvest.store.arrays import write_group
 from harvest.store.commit import Store
 from harvest.store.key import digest, question_blocks, unit_name
@@ -27,6 +28,9 @@ from harvest.types import Completion, Prompt, Text, phase_span
 
 if TYPE_CHECKING:
     from harvest.engine.engine import Engine
+
+Source = dict[str, object]
+# where a result came from
 
 ACTIVATION = "act(gate)"
 # before the product with up, before this layer's edit, in the model's dtype
@@ -60,6 +64,8 @@ class Capturing:
     # names all of the checkpoint that an activation depends on
     dtype: str
     phase: str
+    mode: str
+    # "replay", or "online"
     kinds: tuple[str, ...]
     # "moments", and of "rows", "maxima", "histogram" those that are asked for
     histogram: HistogramPlan | None = None
@@ -67,7 +73,7 @@ class Capturing:
 
     def content(self) -> dict[str, object]:
         """All of it as JSON, the histogram's neurons and edges as their digest."""
-        plain = {name: getattr(self, name) for name in ("model", "dtype", "phase", "kinds")}
+        plain = {name: getattr(self, name) for name in ("model", "dtype", "phase", "mode", "kinds")}
         return plain | {"histogram": None if self.histogram is None else digest(sites(self.histogram))}
 
 
@@ -88,6 +94,20 @@ class Block:
         """Tokens that must be counted."""
         return sum(text.planned for text in self.texts)
 
+    def labels(self, layers: tuple[int, ...]) -> Labels:
+        return Labels(self.group, self.question_ids, self.description_ids, layers)
+
+
+def commit_rows(store: Store, block: Block, rows: RequestRows, layers: tuple[int, ...], source: Source) -> None:
+    """Commit every unit of the block that comes from its rows."""
+    for kind in (kind for kind in block.units if kind in _OF_ROWS):
+        _commit(store, block.units[kind], _OF_ROWS[kind](block.labels(layers), rows), source)
+
+
+def _commit(store: Store, unit: str, content: Content, source: Source) -> None:
+    arrays, attributes = content
+    store.commit(unit, ".zarr", partial(write_group, arrays=arrays, attributes=attributes), source)
+
 
 @dataclass(frozen=True, slots=True)
 class CaptureTask:
@@ -100,10 +120,9 @@ class CaptureTask:
 
     def run(self, engine: Engine) -> int:
         """Tokens counted."""
-        source = provenance(engine.provenance | {"mode": "replay"})
-        for kind, (arrays, attributes) in self._measured(engine):
-            write = partial(write_group, arrays=arrays, attributes=attributes)
-            self.store.commit(self.units[kind], ".zarr", write, source)
+        source = provenance(engine.provenance, mode="replay")
+        for kind, content in self._measured(engine):
+            _commit(self.store, self.units[kind], content, source)
         return self.block.planned
 
     def _measured(self, engine: Engine) -> Iterator[tuple[str, Content]]:
@@ -112,9 +131,8 @@ class CaptureTask:
         of_rows = [kind for kind in self.units if kind in _OF_ROWS]
         if of_rows:
             rows = engine.capture(block.texts)
-            labels = Labels(block.group, block.question_ids, block.description_ids, engine.layers)
             for kind in of_rows:
-                yield kind, _OF_ROWS[kind](labels, rows)
+                yield kind, _OF_ROWS[kind](block.labels(engine.layers), rows)
         if "histogram" in self.units:
             assert block.histogram is not None
             counts_NB = engine.histogram(block.texts, block.histogram)
@@ -155,7 +173,7 @@ def _block(
         "dtype": capturing.dtype,
         "activation": ACTIVATION,
         "phase": capturing.phase,
-        "mode": "replay",
+        "mode": capturing.mode,
         "group": group,
         "questions": list(question_ids),
         "descriptions": list(description_ids),

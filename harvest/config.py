@@ -66,7 +66,8 @@ class HistogramSection(Section):
 
 
 class CaptureSection(Section):
-    mode: Literal["replay"] = "replay"
+    mode: Literal["replay", "online"] = "replay"
+    # replay forwards prompt and answer again; online counts the tokens while they are generated
     phase: Literal["prompt", "response", "both"] = "response"
     rows: Literal["full", "none"] = "full"
     maxima: bool = False

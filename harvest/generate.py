@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -43,17 +43,36 @@ class Generation:
     # names all of the checkpoint that an answer depends on
     dtype: str
     sampling: Sampling
+    mode: str = "replay"
+    # answers that were counted while they were made are answers of their own
 
     def key(self, request: Request) -> str:
-        return digest(
-            {
-                "model": self.model,
-                "dtype": self.dtype,
-                "sampling": self.sampling.content(),
-                "prompt": list(request.prompt_token_ids),
-                "edit": request.edit.fingerprint if request.edit else None,
-            }
-        )
+        content = {
+            "model": self.model,
+            "dtype": self.dtype,
+            "sampling": self.sampling.content(),
+            "prompt": list(request.prompt_token_ids),
+            "edit": request.edit.fingerprint if request.edit else None,
+        }
+        return digest(content if self.mode == "replay" else {**content, "mode": self.mode})
+
+
+def answers_unit(keys: Sequence[str]) -> str:
+    """The name of the unit that holds these answers."""
+    return unit_name("answers", {"answers": list(keys)})
+
+
+def commit_answers(
+    store: Store, keys: Sequence[str], completions: Sequence[Completion], source: dict[str, object]
+) -> None:
+    columns = {
+        "answer_key": list(keys),
+        "token_ids": [list(completion.token_ids) for completion in completions],
+        "text": [completion.text for completion in completions],
+        "finish_reason": [completion.finish_reason for completion in completions],
+    }
+    write = partial(pq.write_table, pa.table(columns, schema=_COLUMNS))
+    store.commit(answers_unit(keys), ".parquet", write, source, members=tuple(keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +86,12 @@ class GenerationTask:
 
     @property
     def unit(self) -> str:
-        return unit_name("answers", {"answers": list(self.keys)})
+        return answers_unit(self.keys)
 
     def run(self, engine: Engine) -> str:
         completions = engine.answer(self.requests, self.sampling)
-        columns = {
-            "answer_key": list(self.keys),
-            "token_ids": [list(completion.token_ids) for completion in completions],
-            "text": [completion.text for completion in completions],
-            "finish_reason": [completion.finish_reason for completion in completions],
-        }
-        table = pa.table(columns, schema=_COLUMNS)
-
-        def write(path: Path) -> None:
-            pq.write_table(table, path)
-
-        source = provenance(engine.provenance)
-        return self.store.commit(self.unit, ".parquet", write, source, members=self.keys).unit
+        commit_answers(self.store, self.keys, completions, provenance(engine.provenance))
+        return self.unit
 
 
 class Answers:

@@ -22,6 +22,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(engine: dict[str, object]) -> dict[str, object]:
-    """Host, versions and engine options of the process that did the work."""
-    return {"host": socket.gethostname(), "platform": platform.platform(), "versions": versions(), "engine": engine}
+def provenance(engine: dict[str, object], **more: str) -> dict[str, object]:
+    """Host, versions and engine options of the process that did the work, and what more there is to say."""
+    here: dict[str, object] = {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "versions": versions(),
+        "engine": engine,
+    }
+    return here | more

@@ -42,4 +42,7 @@ def pack_edits(rows: Sequence[EditRow]) -> bytes:
 def unpack_edits(data: bytes) -> list[EditRow]:
     arrays = unpack(data)
     number = len(arrays) // len(_EDIT_ARRAYS)
-    return [EditRow(**{name: arrays[f"{at}/{name}"] for name in _EDIT_ARRAYS}) for at in range(number)]
+    parts = [[arrays[f"{at}/{name}"] for name in _EDIT_ARRAYS] for at in range(number)]
+    return [
+        EditRow(layer, neuron, scale, shift, floor, ceiling) for layer, neuron, scale, shift, floor, ceiling in parts
+    ]

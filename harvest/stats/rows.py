@@ -29,6 +29,10 @@ class RequestRows:
     argmax_QLF: NDArray[np.int32]
     # which counted token, from 0, was the first to reach the maximum; -1 where a request has none
 
+    def of(self, requests: slice) -> RequestRows:
+        """The rows of some of the requests."""
+        return RequestRows(*(getattr(self, field.name)[requests] for field in fields(self)))
+
 
 Layout = Sequence[tuple[int, int, int]]
 # of each layer on one rank's L axis: its number, the rank's first neuron of it, the rank's number of neurons

@@ -97,7 +97,7 @@ def test_a_histogram_of_no_counted_token_is_zero(engine):
 
 
 def test_from_answers_to_top_questions_and_quantiles(engine, tmp_path: Path):
-    capturing = Capturing("m", "float32", "response", ("moments", "rows", "maxima", "histogram"), PLAN)
+    capturing = Capturing("m", "float32", "response", "replay", ("moments", "rows", "maxima", "histogram"), PLAN)
     answered = [
         Answered(
             Prompt(f"{GROUP}/q{at}", GROUP, f"q{at}", OptionOrder.PUBLISHED, random_tokens(5 + at, at)),

@@ -25,7 +25,7 @@ from harvest.store.verify import verify_store
 from harvest.types import Completion, OptionOrder, Prompt, Text, opposite_group
 
 GROUP = "c_voice.zh/和谐/support"
-CAPTURING = Capturing("model-1", "float32", "response", ("moments", "rows"))
+CAPTURING = Capturing("model-1", "float32", "response", "replay", ("moments", "rows"))
 PLAN = histogram_plan(even_edges(0, 1, 3), [1, 0], [2, 0])
 EVERYTHING = replace(CAPTURING, kinds=("moments", "rows", "maxima", "histogram"), histogram=PLAN)
 
