@@ -6,10 +6,12 @@ count; replay and online.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,12 +42,30 @@ SCHEDULES = {
     "compiled": replace(PLAIN, compiled=True),
     "own process": replace(PLAIN, own_process=True),
     "two tensor ranks": replace(PLAIN, tensor_parallel=2),
+    "async scheduling": PLAIN,
 }
+ENDS = [*range(0, 256, 9)]
+# tokens that end an answer, so that answers end in mid-batch
+
+
+def schedule_ahead(patch: pytest.MonkeyPatch) -> None:
+    """Let the CPU schedule a step before the last one's tokens are known, as a GPU does; its platform forbids it."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    stock = CpuPlatform.check_and_update_config
+
+    def ahead(config: Any) -> None:
+        stock(config)
+        config.scheduler_config.async_scheduling = True
+
+    patch.setattr(CpuPlatform, "check_and_update_config", staticmethod(ahead))
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma2"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+    folder = write_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ENDS}))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +78,11 @@ def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as patch:
         # compiles through the eager backend: the graph is what is tested, not inductor
         patch.setenv("VLLM_CPU_CI_ENV", "1")
+        if request.param == "async scheduling":
+            schedule_ahead(patch)
         opened = open_engine(replace(SCHEDULES[request.param], model=model))
+        ahead = opened._llm.llm_engine.vllm_config.scheduler_config.async_scheduling
+        assert ahead == (request.param == "async scheduling")
         yield opened
         opened.close()
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -91,6 +115,8 @@ def test_a_unit_of_one_question(engine: Engine, oracle):
 @pytest.mark.parametrize("phase", ["response", "both"])
 def test_online_counts_what_was_answered(engine: Engine, oracle, phase: str):
     completions, rows = engine.answer_and_capture(PROMPTS, SAMPLING, phase)
+    lengths = [len(done.token_ids) for done in completions]
+    assert min(lengths) < max(lengths), "no answer ended before another"
     texts = [
         Text((*prompt, *done.token_ids[:-1]), *phase_span(phase, len(prompt), len(prompt) + len(done.token_ids) - 1))
         for prompt, done in zip(PROMPTS, completions, strict=True)
