@@ -11,6 +11,7 @@ from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 
 from harvest.engine.options import EngineOptions
+from harvest.engine.refusals import refuse_unsupported
 from harvest.errors import CaptureError, EngineError, HarvestError
 from harvest.probe.edits import check_rows
 from harvest.probe.router import FOREVER, Ticket
@@ -34,6 +35,7 @@ class Engine:
         """
         if Engine._is_open:
             raise EngineError(f"{options.model}: this process has an open engine already; close it, or use another one")
+        refuse_unsupported(options.model, options.extra)
         self.options = options
         self._llm = LLM(
             model=str(options.model),
