@@ -66,7 +66,13 @@ class Engine:
             return {}
         return {
             "worker_cls": _WORKER,
-            "additional_config": {"value_harvest": {"num_slots": self.options.num_slots, "op": 1}},
+            "additional_config": {
+                "value_harvest": {
+                    "num_slots": self.options.num_slots,
+                    "routed_experts": self.options.routed_experts,
+                    "op": 1,
+                }
+            },
         }
 
     def close(self) -> None:

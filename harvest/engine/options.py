@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class EngineOptions:
     max_num_batched_tokens: int = 8192
     num_slots: int = 65
     # the sink, and one for each question of a unit
+    routed_experts: Literal["refuse", "skip"] = "refuse"
     compiled: bool = False
     probe: bool = True
     # False opens the stock worker: the control of the no-op tests

@@ -34,8 +34,11 @@ class HarvestWorker(PlatformWorker):
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load, then install the probe: before warm-up, because graphs are traced once and never looked at again."""
         super().load_model(*args, **kwargs)
-        slots = self.vllm_config.additional_config["value_harvest"]["num_slots"]
-        self._probe, self._number = install(self.model_runner.get_model(), slots, self.device)
+        settings = self.vllm_config.additional_config["value_harvest"]
+        slots = settings["num_slots"]
+        self._probe, self._number = install(
+            self.model_runner.get_model(), slots, self.device, settings["routed_experts"]
+        )
         self._router = Router(slots)
         self._forward = self.model_runner._model_forward
         self.model_runner._model_forward = self._routed_forward

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from engine_cases import edit_row, random_tokens
 from numpy.typing import NDArray
 from reference import ReferenceRow
 
-from harvest.engine.install import install
 from harvest.engine.options import EngineOptions
 from harvest.engine.seat import open_engine
 from harvest.errors import ModelError
@@ -57,17 +56,12 @@ def own_class_again(model: torch.nn.Module) -> Iterator[None]:
                 setattr(kind, name, before[name])
 
 
-@pytest.fixture
-def skip_routed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harvest.engine.worker.install", partial(install, routed_experts="skip"))
-
-
-def options_of(model: Path, family: Family, dtype: str) -> EngineOptions:
-    return EngineOptions(model, dtype, max_model_len=256, max_num_seqs=16, extra={"model_impl": family.backend})
+def options_of(model: Path, family: Family, dtype: str, routed: Literal["refuse", "skip"] = "skip") -> EngineOptions:
+    backend: dict[str, object] = {"model_impl": family.backend}
+    return EngineOptions(model, dtype, max_model_len=256, max_num_seqs=16, routed_experts=routed, extra=backend)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.usefixtures("skip_routed")
 def test_a_familys_rows_equal_its_reference(name: str, tmp_path: Path, say: Callable[[str], None]):
     family, model = FAMILIES[name], write_checkpoint(tmp_path, name)
     assert read_checkpoint(model).num_neurons == family.num_neurons
@@ -144,12 +138,11 @@ def check_rounded(
 
 
 def test_a_model_of_routed_experts_alone_is_refused_by_name(tmp_path: Path):
-    options = options_of(write_checkpoint(tmp_path, MIXTRAL), MIXTRAL, "float32")
+    options = options_of(write_checkpoint(tmp_path, MIXTRAL), MIXTRAL, "float32", "refuse")
     with pytest.raises(ModelError, match=r"^MixtralForCausalLM, layer 0 \(.*experts\): .* model.routed_experts: skip"):
         open_engine(options)
 
 
-@pytest.mark.usefixtures("skip_routed")
 def test_skipping_all_there_is_is_refused(tmp_path: Path):
     options = options_of(write_checkpoint(tmp_path, MIXTRAL), MIXTRAL, "float32")
     with pytest.raises(ModelError, match=r"^MixtralForCausalLM: no MLP outside of routed experts"):
