@@ -14,6 +14,7 @@ from harvest.benchmarks.registry import read_benchmark
 from harvest.benchmarks.source import BenchmarkSource
 from harvest.capture import Capturing
 from harvest.engine.options import EngineOptions
+from harvest.engine.refusals import refuse_routed_experts, refuse_unsupported
 from harvest.errors import BenchmarkError, ConfigError
 from harvest.fleet import Fleet
 from harvest.generate import Generation
@@ -37,6 +38,9 @@ class StudyRun:
         self.folder = RunFolder(study.out)
         self.store = Store(study.store_path)
         self.checkpoint = read_checkpoint(study.model.path)
+        refuse_unsupported(study.model.path, {})
+        if study.model.routed_experts == "refuse":
+            refuse_routed_experts(study.model.path)
         if study.model.max_model_len > self.checkpoint.max_positions:
             raise ConfigError(
                 f"model.max_model_len: {study.model.max_model_len} is more than the {self.checkpoint.max_positions} "
@@ -167,6 +171,7 @@ class StudyRun:
             dtype=model.dtype,
             max_model_len=model.max_model_len,
             tensor_parallel=model.tensor_parallel,
+            routed_experts=model.routed_experts,
             max_num_seqs=cluster.max_num_seqs,
             num_slots=1 + (REQUESTS_PER_TASK if self.study.capture.mode == "online" else MAX_BLOCK),
             cpu_threads=cluster.cpu_threads,

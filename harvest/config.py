@@ -27,6 +27,8 @@ class ModelSection(Section):
     max_model_len: int = Field(2048, ge=16)
     # tokens, prompt and answer together
     tensor_parallel: int = Field(1, ge=1)
+    routed_experts: Literal["refuse", "skip"] = "refuse"
+    # skip: of a mixture of experts, only the dense layers and shared experts are probed
 
 
 class BenchmarkSection(Section):

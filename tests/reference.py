@@ -24,10 +24,21 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> torch.nn.Modul
     return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="eager").eval()
 
 
-def activation_of(layer: torch.nn.Module) -> torch.nn.Module:
-    """The module that computes act(gate) of a layer; Phi-3 has a name of its own for it."""
-    mlp = layer.mlp
-    return mlp.act_fn if hasattr(mlp, "act_fn") else mlp.activation_fn
+def activations_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The module that computes act(gate), or a plain MLP's activation, of every layer that has one, in order."""
+    body = model.base_model
+    body = getattr(body, "decoder", body)
+    layers = body.h if hasattr(body, "h") else body.layers
+    return [_activation_of(layer) for layer in layers]
+
+
+def _activation_of(layer: torch.nn.Module) -> torch.nn.Module:
+    """OPT has no MLP of its own around it; of a layer with routed experts, the shared expert's is meant."""
+    mlp = getattr(layer, "mlp", layer)
+    for shared in ("shared_expert", "shared_experts"):
+        mlp = getattr(mlp, shared, mlp)
+    names = ("act_fn", "activation_fn", "act")
+    return next(getattr(mlp, name) for name in names if hasattr(mlp, name))
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,9 @@ def activations(model: torch.nn.Module, token_ids: Sequence[int]) -> NDArray[np.
     """act(gate) at every position, shape (layer, position, neuron)."""
     seen: list[NDArray[np.float64]] = []
     hooks = [
-        activation_of(layer).register_forward_hook(lambda module, args, out: seen.append(out[0].double().numpy()))
-        for layer in model.model.layers
+        # some families drop the batch's axis before their MLP
+        activation.register_forward_hook(lambda module, args, out: seen.append(out.double().flatten(0, -2).numpy()))
+        for activation in activations_of(model)
     ]
     with torch.no_grad():
         model(torch.tensor([list(token_ids)]))
@@ -111,21 +123,21 @@ def edited(model: torch.nn.Module, row: EditRow, answer_start: int) -> Iterator[
         at = np.flatnonzero(row.layer == number)
 
         def hook(module, args, out):
+            edited_TF = out.flatten(0, -2).clone()
             start, stop = {
                 EditPhase.PROMPT: (0, answer_start),
-                EditPhase.RESPONSE: (answer_start, out.shape[1]),
-                EditPhase.BOTH: (0, out.shape[1]),
+                EditPhase.RESPONSE: (answer_start, len(edited_TF)),
+                EditPhase.BOTH: (0, len(edited_TF)),
             }[row.phase]
-            out = out.clone()
             for i in at:
-                gate = out[:, start:stop, int(row.neuron[i])]
+                gate = edited_TF[start:stop, int(row.neuron[i])]
                 value = gate * float(row.scale[i]) + float(row.shift[i])
-                out[:, start:stop, int(row.neuron[i])] = value.clamp(float(row.floor[i]), float(row.ceiling[i]))
-            return out
+                edited_TF[start:stop, int(row.neuron[i])] = value.clamp(float(row.floor[i]), float(row.ceiling[i]))
+            return edited_TF.view_as(out)
 
         return hook
 
-    hooks = [activation_of(layer).register_forward_hook(hook_for(i)) for i, layer in enumerate(model.model.layers)]
+    hooks = [at.register_forward_hook(hook_for(number)) for number, at in enumerate(activations_of(model))]
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from harvest.engine.checks import check_counts, check_finite
 from harvest.engine.inputs import Inputs, answered, answered_and_counted, replayed
 from harvest.engine.options import EngineOptions
+from harvest.engine.refusals import refuse_unsupported
 from harvest.engine.wire import pack, pack_edits, unpack, unpack_rows
 from harvest.errors import EngineError, HarvestError
 from harvest.probe.edits import check_rows, check_sites
@@ -39,6 +40,7 @@ class Engine:
         """
         if Engine._is_open:
             raise EngineError(f"{options.model}: this process has an open engine already; close it, or use another one")
+        refuse_unsupported(options.model, options.extra)
         self.options = options
         self._llm = LLM(
             model=str(options.model),
@@ -77,6 +79,7 @@ class Engine:
         options = self.options
         return {
             "probe": {"num_slots": options.num_slots, "holds": options.holds, "fold": options.fold},
+            "routed_experts": options.routed_experts,
             "packs": options.own_process,
             # part of vLLM's compile key: raise it when the op's meaning changes
             "op": 2,

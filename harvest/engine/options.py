@@ -31,6 +31,7 @@ class EngineOptions:
     compiled: bool = False
     own_process: bool = False
     # the engine's core beside this process instead of in it
+    routed_experts: Literal["refuse", "skip"] = "refuse"
     probe: bool = True
     # False opens the stock worker: the control of the no-op tests
     cpu_threads: int = 1

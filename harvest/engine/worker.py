@@ -41,7 +41,9 @@ class HarvestWorker(PlatformWorker):
         config = self.vllm_config.additional_config["value_harvest"]
         options, self._packs = ProbeOptions(**config["probe"]), config["packs"]
         dtype = self.vllm_config.model_config.dtype
-        self._probe, self._number = install(self.model_runner.get_model(), options, dtype, self.device)
+        self._probe, self._number = install(
+            self.model_runner.get_model(), options, dtype, self.device, config["routed_experts"]
+        )
         self._router = Router(options.num_slots, options.holds)
 
     def compile_or_warm_up_model(self) -> Any:

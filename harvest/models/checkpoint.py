@@ -19,6 +19,14 @@ _MAX_HEADER_BYTES = 100_000_000
 _CACHED_FROM_BYTES = 1 << 28
 # smaller files are hashed in well under a second
 
+# one size has several names, the first of them the usual one; GPT-2's line and OPT use the others
+_LAYERS = ("num_hidden_layers", "n_layer")
+_NEURONS = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
+_POSITIONS = ("max_position_embeddings", "n_positions")
+_HIDDEN = ("hidden_size", "n_embd")
+_FOURFOLD = ("gpt2", "gptj", "bloom", "falcon")
+# model types that leave the neurons out where they are four times the hidden size
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -31,7 +39,7 @@ class Checkpoint:
     # positions are scaled by the context asked for, which is then part of the model
     num_layers: int
     num_neurons: int
-    # per layer (`intermediate_size`)
+    # per dense layer
     max_positions: int
 
 
@@ -45,7 +53,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: no such model folder; give the path of a Hugging Face checkpoint, or write one with "
             f"`value-harvest demo-model {path}`"
         )
-    config = _read_json(path / "config.json")
+    config = read_config(path)
     weights = _weight_files(path)
     for file in weights:
         _check_safetensors(file)
@@ -57,10 +65,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
         _digest_of([path / "config.json", path / "generation_config.json", *weights]),
         _digest_of([path / "tokenizer.json", path / "tokenizer.model"]),
         "longrope" in json.dumps(config),
-        _number(text, "num_hidden_layers", path),
-        _number(text, "intermediate_size", path),
-        _number(text, "max_position_embeddings", path),
+        _number(text, _LAYERS, path),
+        _num_neurons(text, path),
+        _number(text, _POSITIONS, path),
     )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The folder's config.json.
+
+    Raises ModelError if it cannot be read, or the folder holds a LoRA adapter.
+    """
+    adapter = path / "adapter_config.json"
+    if adapter.is_file():
+        raise ModelError(
+            f"{adapter}: a LoRA adapter is not a model; merge it into its base model's weights and give that folder"
+        )
+    return _read_json(path / "config.json")
 
 
 def _digest_of(files: list[Path]) -> str:
@@ -72,7 +93,16 @@ def _digest_of(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _number(config: dict[str, Any], field: str, path: Path) -> int:
+def _num_neurons(config: dict[str, Any], path: Path) -> int:
+    is_left_out = all(config.get(name) is None for name in _NEURONS)
+    if is_left_out and config.get("model_type") in _FOURFOLD:
+        return 4 * _number(config, _HIDDEN, path)
+    return _number(config, _NEURONS, path)
+
+
+def _number(config: dict[str, Any], names: tuple[str, ...], path: Path) -> int:
+    """The size that has one of these names."""
+    field = next((name for name in names if config.get(name) is not None), names[0])
     value = config.get(field)
     if type(value) is not int or value < 1:
         raise ModelError(

@@ -111,10 +111,10 @@ def test_edits_outside_the_model_are_refused_before_anything_runs(engine):
 
 
 def test_an_unknown_activation_is_refused():
-    from harvest.models.families import gate_activation
+    from harvest.models.families import kind_of
 
     class SwigluOaiAndMul:
         pass
 
     with pytest.raises(ModelError, match="SwigluOaiAndMul is not known"):
-        gate_activation(SwigluOaiAndMul(), "layer 4")
+        kind_of(SwigluOaiAndMul(), "layer 4")
