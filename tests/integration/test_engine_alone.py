@@ -75,6 +75,34 @@ def test_two_tensor_parallel_ranks_count_and_edit_as_one_model(tiny_llama: Path)
             assert found.logprob == pytest.approx(log_p[len(prompt) + step - 1, token], abs=1e-3)
 
 
+def test_a_compiled_engine_is_changed_by_nothing_but_edits(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
+    """Compiled by inductor: an identity row is row 0 to the last bit, and both are near the bare engine.
+
+    Its kernels are fused around the op, so a bare engine's may round otherwise: the bound is 1e-5 in log-probability.
+    """
+    monkeypatch.delenv("VLLM_CPU_CI_ENV", raising=False)
+    prompts = [random_tokens(n, n) for n in (5, 60, 33)]
+    same = Edit("same", edit_row([(0, 1), (1, 50), (2, 40)], scale=1.0))
+
+    def alone(engine, *requests: Request) -> list[tuple[list[int], float]]:
+        """One by one, so that all have the same batch."""
+        outputs = [engine.run([request], Sampling(12), logprobs=0)[0].outputs[0] for request in requests]
+        return [(list(output.token_ids), output.cumulative_logprob) for output in outputs]
+
+    found = {}
+    for probe in (True, False):
+        engine = open_engine(EngineOptions(tiny_llama, "float32", max_model_len=128, compiled=True, probe=probe))
+        try:
+            found[probe] = alone(engine, *map(Request, prompts))
+            if probe:
+                assert alone(engine, *(Request(prompt, same) for prompt in prompts)) == found[probe]
+        finally:
+            engine.close()
+    for (tokens, log_p), (bare_tokens, bare_log_p) in zip(found[True], found[False], strict=True):
+        assert tokens == bare_tokens
+        assert log_p == pytest.approx(bare_log_p, abs=12 * 1e-5)
+
+
 def test_a_bare_engine_gives_the_same_log_probabilities(tiny_llama: Path):
     requests = [Request(random_tokens(n, n)) for n in (5, 60, 33)]
     answers = {}

@@ -29,12 +29,12 @@ TEXTS = [Text(random_tokens(n, n), n // 3, n - 1) for n in (5, 150, 33, 9, 61)] 
 PROMPTS = [random_tokens(n, n) for n in (20, 70, 33, 60)]
 SAMPLING = Sampling(40)
 PLAIN = EngineOptions(Path(), "float32", max_model_len=160, max_num_batched_tokens=512, max_num_seqs=8, num_slots=9)
-# four running requests need more than these eight blocks: the last one is thrown out and starts again
-STARVED = {"num_gpu_blocks_override": 8, "block_size": 32}
+BLOCKS = {"llama": 8, "gemma2": 24}
+# of the KV cache, of which Gemma2 needs three for each 32 tokens; four running requests need more, the last must go
 SCHEDULES = {
     "one step": PLAIN,
     "chunked prefill": replace(PLAIN, max_num_batched_tokens=24),
-    "preemption": replace(PLAIN, max_num_batched_tokens=48, extra=STARVED),
+    "preemption": replace(PLAIN, max_num_batched_tokens=48, extra={"block_size": 32}),
     "no prefix cache": replace(PLAIN, extra={"enable_prefix_caching": False}),
     "one at a time": replace(PLAIN, max_num_seqs=1, max_num_batched_tokens=160),
     "nothing held back": replace(PLAIN, holds=0),
@@ -44,8 +44,19 @@ SCHEDULES = {
     "two tensor ranks": replace(PLAIN, tensor_parallel=2),
     "async scheduling": PLAIN,
 }
-ENDS = [*range(0, 256, 9)]
-# tokens that end an answer, so that answers end in mid-batch
+
+
+def count_preemptions(engine: Engine) -> list[str]:
+    """The ids of the requests that the scheduler throws out from now on."""
+    scheduler = engine._llm.llm_engine.engine_core.engine_core.scheduler
+    stock, thrown_out = scheduler._preempt_request, []
+
+    def preempt(request: Any, *more: Any, **named: Any) -> None:
+        thrown_out.append(request.request_id)
+        stock(request, *more, **named)
+
+    scheduler._preempt_request = preempt
+    return thrown_out
 
 
 def schedule_ahead(patch: pytest.MonkeyPatch) -> None:
@@ -64,8 +75,17 @@ def schedule_ahead(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", params=["llama", "gemma2"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ENDS}))
+    ends = greedy_tokens(reference.load_model(folder), PROMPTS[0], 5)[-1]
+    # so that an answer ends in mid-batch
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [ends]}))
     return folder
+
+
+def greedy_tokens(model, prompt: tuple[int, ...], number: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(number):
+        tokens.append(int(reference.log_probabilities(model, tokens)[-1].argmax()))
+    return tokens[len(prompt) :]
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +100,22 @@ def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[Engine]:
         patch.setenv("VLLM_CPU_CI_ENV", "1")
         if request.param == "async scheduling":
             schedule_ahead(patch)
-        opened = open_engine(replace(SCHEDULES[request.param], model=model))
+        options = replace(SCHEDULES[request.param], model=model)
+        if request.param == "preemption":
+            family = json.loads((model / "config.json").read_text())["model_type"]
+            options = replace(options, extra={**options.extra, "num_gpu_blocks_override": BLOCKS[family]})
+        opened = open_engine(options)
         ahead = opened._llm.llm_engine.vllm_config.scheduler_config.async_scheduling
         assert ahead == (request.param == "async scheduling")
+        preempted = count_preemptions(opened) if request.param == "preemption" else None
         yield opened
         opened.close()
+        assert preempted is None or preempted, "nothing was preempted"
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 
 
 def check(rows: RequestRows, texts: list[Text], oracle) -> None:
-    """Counts exact, moments within 1e-5 of the layer's size."""
+    """Counts exact; moments within 3e-5 of the layer's size, which is what one token's float32 forward may be off."""
     for at, text in enumerate(texts):
         expected = reference.reference_row(oracle, text)
         assert rows.num_tokens_Q[at] == expected.num_tokens == text.planned
@@ -98,8 +124,8 @@ def check(rows: RequestRows, texts: list[Text], oracle) -> None:
             continue
         assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
         scale = np.sqrt((expected.m2 / expected.num_tokens + expected.mean**2).mean(axis=1, keepdims=True))
-        assert (np.abs(rows.mean_QLF[at] - expected.mean) <= 1e-5 * scale).all()
-        assert (np.abs(rows.m2_QLF[at] - expected.m2) <= 1e-5 * expected.num_tokens * scale**2).all()
+        assert (np.abs(rows.mean_QLF[at] - expected.mean) <= 3e-5 * scale).all()
+        assert (np.abs(rows.m2_QLF[at] - expected.m2) <= 3e-5 * expected.num_tokens * scale**2).all()
 
 
 def test_replay_counts_every_planned_position_once(engine: Engine, oracle):
