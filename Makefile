@@ -3,9 +3,12 @@ PYTHON ?= python3.11
 PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
+# Triton for its interpreter; a folder that only test-triton sees, because vLLM decides otherwise where Triton is found
+TRITON := triton==3.7.1
+TRITON_STAMP := .venv/triton/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo check test bench clean
+.PHONY: setup demo check test test-triton bench clean
 
 setup: $(STAMP)
 
@@ -26,6 +29,15 @@ check: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+	$(MAKE) test-triton
+
+test-triton: $(TRITON_STAMP)
+	TRITON_INTERPRET=1 PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/interpreted
+
+$(TRITON_STAMP): $(STAMP) Makefile
+	rm -rf .venv/triton
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) --target .venv/triton $(TRITON)
+	touch $@
 
 bench: $(STAMP)
 	$(BIN)/python bench/capture.py

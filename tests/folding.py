@@ -12,7 +12,7 @@ from harvest.probe.build import ProbeOptions, build_probe
 from harvest.probe.collect import rows_of, settle
 from harvest.probe.fold import activate
 from harvest.probe.router import Router, Stretch, Ticket
-from harvest.probe.state import Activation, Probe, ProbedLayer, Routing
+from harvest.probe.state import Activation, Probe, ProbedLayer
 from harvest.stats.rows import RequestRows
 
 CPU = torch.device("cpu")
@@ -76,11 +76,11 @@ class Folding:
             stretches.append(Stretch(str(request), at, length))
             if request != STRANGER:
                 self.positions[request] += length
-        self.probe.routing = self.router.route(stretches, CPU)
+        self.probe.begin(self.router.route(stretches, CPU))
         gate_TF = step.gate.to(self.way.dtype)
         activate(gate_TF, self.probe, 0)
         activate(-gate_TF, self.probe, 1)
-        self.probe.routing = Routing()
+        self.probe.rest()
 
     def collect(self, planned: Sequence[int] | None = None) -> tuple[np.ndarray, RequestRows]:
         """Counts (layer, request), and the rows; of all that was fed unless `planned` says less."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -12,7 +13,8 @@ from harvest.probe.fold import TorchFolder
 from harvest.probe.native import NativeFolder, compiler
 from harvest.probe.state import Folder, Probe, ProbedLayer, SlotStatistics
 
-FoldName = Literal["auto", "native", "torch"]
+FoldName = Literal["auto", "native", "torch", "triton"]
+ProductName = Literal["stock", "fused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,9 @@ class ProbeOptions:
     holds: int = 0
     # single tokens that a slot holds back before they are folded together; 0: none
     fold: FoldName = "auto"
-    # auto: compiled for this processor where that is possible, plain torch elsewhere
+    # auto: what is compiled for the device where that is possible, plain torch elsewhere
+    product: ProductName = "stock"
+    # fused: the fold's own kernel computes act(gate) * up too, once it is proven to give the stock module's bits
 
 
 def build_probe(layers: list[ProbedLayer], options: ProbeOptions, dtype: torch.dtype, device: torch.device) -> Probe:
@@ -34,14 +38,30 @@ def build_probe(layers: list[ProbedLayer], options: ProbeOptions, dtype: torch.d
     """
     width = max(layer.width for layer in layers)
     statistics = SlotStatistics.allocate(len(layers), options.num_slots, width, device, options.holds, dtype)
-    return Probe(layers, statistics, _folder(layers, statistics, options.fold, device))
+    return Probe(layers, statistics, _folder(layers, statistics, options, device))
 
 
-def _folder(layers: list[ProbedLayer], statistics: SlotStatistics, name: FoldName, device: torch.device) -> Folder:
-    if name == "auto":
-        name = "native" if device.type == "cpu" and compiler() else "torch"
+def _folder(
+    layers: list[ProbedLayer], statistics: SlotStatistics, options: ProbeOptions, device: torch.device
+) -> Folder:
+    name = _fastest(device) if options.fold == "auto" else options.fold
+    fused = options.product == "fused"
+    if name == "triton":
+        if find_spec("triton") is None:
+            raise EngineError("fold: triton is asked for, and Triton is not installed; install it or set `fold: auto`")
+        from harvest.probe.triton_fold import TritonFolder
+
+        return TritonFolder(layers, statistics, fused)
+    if fused:
+        raise EngineError(f"product: fused is computed by the fold triton, not by {name}; set `product: stock`")
     if name == "torch":
         return TorchFolder()
     if device.type != "cpu":
         raise EngineError(f"fold: native runs on a CPU only, not on {device.type}; set `fold: auto`")
     return NativeFolder(layers, statistics)
+
+
+def _fastest(device: torch.device) -> FoldName:
+    if device.type == "cpu":
+        return "native" if compiler() else "torch"
+    return "triton" if device.type == "cuda" and find_spec("triton") else "torch"

@@ -94,14 +94,14 @@ def activate(hidden: Tensor, probe: Probe, index: int) -> Tensor:
     """The MLP's activation product (T, F), with this step's statistics folded and its edits applied."""
     layer, routing = probe.layers[index], probe.routing
     gate_TF = hidden[:, : layer.width]
-    if routing.segments:
-        probe.folder.fold_step(gate_TF, layer, index, probe)
-        if layer.bins is not None:
-            for begin, end in routing.runs:
-                bin_tokens(layer.activation(gate_TF[begin:end]), layer.bins)
+    # what follows from the routing in Python, a graph would not do again
+    probe.captured |= hidden.is_cuda and torch.cuda.is_current_stream_capturing()
+    if layer.bins is not None:
+        for begin, end in routing.runs:
+            bin_tokens(layer.activation(gate_TF[begin:end]), layer.bins)
     if routing.edited is None or layer.edits is None:
-        return layer.stock(hidden)
+        return probe.folder.product(hidden, layer, index, probe)
     activation_TF = layer.activation(gate_TF)
-    product_TF = layer.stock(hidden)
+    product_TF = probe.folder.product(hidden, layer, index, probe)
     edit(product_TF, activation_TF, hidden[:, layer.width :] if layer.gated else None, routing.edited, layer.edits)
     return product_TF

@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from harvest.errors import EngineError
 
 SINK = 0
 IDENTITY = 0
@@ -51,6 +54,31 @@ class Routing:
     # maximal stretches [begin, end) of counted tokens
     edited: Edited | None = None
     # None where no token is
+
+
+@dataclass(slots=True)
+class DeviceSegments:
+    """A step's segments where a CUDA graph finds them: on the device, allocated once, never moved; at rest none."""
+
+    table_R5: Tensor
+    # int32; row 0 starts with their number, row s + 1 is segment s
+
+    @staticmethod
+    def allocate(most: int, device: torch.device) -> DeviceSegments:
+        return DeviceSegments(torch.zeros(1 + most, len(Segment._fields), dtype=torch.int32, device=device))
+
+    @property
+    def most(self) -> int:
+        """How many segments there is room for."""
+        return len(self.table_R5) - 1
+
+    def fill(self, segments: Sequence[Segment]) -> None:
+        """Make these the segments of what is launched from now on; the device is not waited for."""
+        table_R5 = torch.from_numpy(np.array([(len(segments), 0, 0, 0, 0), *segments], np.int32))
+        if self.table_R5.is_cuda:
+            # a fresh page each time: torch gives it to nobody else before the copy from it is done
+            table_R5 = table_R5.pin_memory()
+        self.table_R5[: len(table_R5)].copy_(table_R5, non_blocking=True)
 
 
 @dataclass(slots=True)
@@ -153,12 +181,37 @@ class Probe:
     statistics: SlotStatistics
     folder: Folder
     routing: Routing = field(default_factory=Routing)
+    captured: bool = False
+    # whether a CUDA graph has the probe in it
+
+    def begin(self, routing: Routing) -> None:
+        """The next forward is a real step, and its tokens go there. Called outside of any graph."""
+        self.routing = routing
+        if self.folder.segments is not None:
+            self.folder.segments.fill(routing.segments)
+
+    def rest(self) -> None:
+        """The step is over; warm-up, dummy and capture runs count nothing."""
+        self.begin(Routing())
+
+    def refuse_if_captured(self, what: str) -> None:
+        """Raises EngineError if a CUDA graph has the probe in it, which goes on without `what`."""
+        if self.captured:
+            raise EngineError(f"{what} cannot be had under CUDA graphs yet; open this engine with `compiled: false`")
 
 
 class Folder(Protocol):
     """How a step is folded. What is right is defined by harvest.probe.fold; others agree with it."""
 
     name: str
+    segments: DeviceSegments | None = None
+    # where the fold reads the step's segments, if not in `Probe.routing`
+
+    def product(self, hidden: Tensor, layer: ProbedLayer, index: int, probe: Probe) -> Tensor:
+        """The stock product (T, F) of the layer's input, with the step's counted tokens folded first."""
+        if probe.routing.segments:
+            self.fold_step(hidden[:, : layer.width], layer, index, probe)
+        return layer.stock(hidden)
 
     def fold_step(self, gate_TF: Tensor, layer: ProbedLayer, index: int, probe: Probe) -> None:
         """Fold the step's counted tokens of one layer, given the layer's gate (T, F), maybe a view of gate_up."""
