@@ -78,11 +78,11 @@ class Engine:
     def _worker_options(self) -> dict[str, Any]:
         options = self.options
         return {
-            "probe": {"num_slots": options.num_slots, "holds": options.holds, "fold": options.fold},
+            "probe": {name: getattr(options, name) for name in ("num_slots", "holds", "fold", "product")},
             "routed_experts": options.routed_experts,
             "packs": options.own_process,
             # part of vLLM's compile key: raise it when the op's meaning changes
-            "op": 2,
+            "op": 3,
         }
 
     def close(self) -> None:

@@ -26,8 +26,10 @@ class EngineOptions:
     # the sink, and one for each request that is counted at once; a unit has at most 64 questions
     holds: int = 16
     # single tokens that a slot holds back before they are folded together
-    fold: Literal["auto", "native", "torch"] = "auto"
-    # how activations are folded: compiled for this processor, or in plain torch; auto takes the former where it can
+    fold: Literal["auto", "native", "torch", "triton"] = "auto"
+    # how activations are folded: compiled for the processor or the GPU, or in plain torch; auto takes the fastest
+    product: Literal["stock", "fused"] = "stock"
+    # fused: the Triton fold computes act(gate) * up too, once it is proven to give the stock module's bits
     compiled: bool = False
     own_process: bool = False
     # the engine's core beside this process instead of in it

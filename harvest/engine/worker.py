@@ -21,7 +21,7 @@ from harvest.probe.build import ProbeOptions
 from harvest.probe.collect import rows_of, settle
 from harvest.probe.edits import layer_table
 from harvest.probe.router import Router, Stretch
-from harvest.probe.state import SINK, Bins, Routing
+from harvest.probe.state import SINK, Bins
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -68,10 +68,10 @@ class HarvestWorker(PlatformWorker):
         return super().execute_model(scheduler_output)
 
     def _route(self, stretches: list[Stretch]) -> None:
-        self._probe.routing = self._router.route(stretches, self.device)
+        self._probe.begin(self._router.route(stretches, self.device))
 
     def _rest(self) -> None:
-        self._probe.routing = Routing()
+        self._probe.rest()
 
     # what the client calls, by name
 
@@ -81,6 +81,7 @@ class HarvestWorker(PlatformWorker):
 
     def probe_set_edits(self, packed: bytes) -> None:
         """Install the conditions' coefficients; row i is edit row i + 1, row 0 stays the identity."""
+        self._probe.refuse_if_captured("edits")
         rows = unpack_edits(packed)
         for layer in self._probe.layers:
             layer.edits = layer_table(rows, layer.layer, layer.offset, layer.width, self.device)
@@ -95,6 +96,7 @@ class HarvestWorker(PlatformWorker):
 
     def probe_set_bins(self, packed: bytes) -> None:
         """Count the named neurons' activations between these edges from now on, from zero; no neuron: stop counting."""
+        self._probe.refuse_if_captured("histograms")
         edges, layer, neuron = (torch.from_numpy(unpack(packed)[name]) for name in ("edges", "layer", "neuron"))
         for probed in self._probe.layers:
             own = (layer == probed.layer) & (neuron >= probed.offset) & (neuron < probed.offset + probed.width)
