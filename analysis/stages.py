@@ -15,6 +15,7 @@ import xarray as xr
 
 from analysis.ablate import plan_trials, read_completions, write_completions
 from analysis.contrasts.counts import counts_for
+from analysis.contrasts.neurons import neurons_of, on_neurons
 from analysis.contrasts.registry import contrast_named
 from analysis.interventions import Condition, conditions_for, write_conditions
 from analysis.neurons.controls import matched_controls
@@ -178,15 +179,17 @@ def _views_are_there(run: StudyRun) -> bool:
 
 def _select(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001 every stage has the same signature
     """`neurons.parquet`: a set for every group, found on the identify half, and its matched controls."""
-    counts = _counts(run)
+    counts, is_neuron = _counts(run)
     (section,) = run.study.select
+    contrast = contrast_named(section.method)
     groups = [str(group) for group in counts["group"].to_numpy()]
-    effects = {group: contrast_named(section.method)(counts, group, opposite_group(group)) for group in groups}
+    effects = {group: on_neurons(contrast(counts, group, opposite_group(group)), is_neuron) for group in groups}
     sets = [
         select_probability(effect, set_name(group, section.method), group, section.top_k, section.threshold)
         for group, effect in effects.items()
     ]
-    taken_LF = mask_of(sets, (counts.sizes["layer"], counts.sizes["neuron"]))
+    sizes = effects[groups[0]].sizes
+    taken_LF = mask_of(sets, (sizes["layer"], sizes["neuron"]))
     ablate = run.study.ablate
     controls = [
         control
@@ -196,13 +199,15 @@ def _select(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001 every stage ha
     write_neurons(run.folder / "neurons.parquet", [*sets, *controls])
 
 
-def _counts(run: StudyRun) -> xr.Dataset:
+def _counts(run: StudyRun) -> tuple[xr.Dataset, xr.DataArray]:
+    """The on-counts that neurons are found by, and which of their places are neurons."""
     where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
     with reader.open_merged(Path(where["merged"])) as merged:
+        is_neuron = neurons_of(merged).load()
         if where["rows"] is None:
-            return counts_for(merged, None, run.identify).load()
+            return counts_for(merged, None, run.identify).load(), is_neuron
         with reader.open_rows(Path(where["rows"])) as rows:
-            return counts_for(merged, rows, run.identify).load()
+            return counts_for(merged, rows, run.identify).load(), is_neuron
 
 
 def _select_settings(run: StudyRun) -> Any:

@@ -66,9 +66,9 @@ class TorchFolder(Folder):
             fold_tokens(statistics.held_LSHF[index, slot, :length, : layer.width], index, slot, before, statistics)
 
 
-def bin_tokens(activation_TF: Tensor, bins: Bins) -> None:
-    """Count each activation of the chosen neurons in its bin; a NaN counts nowhere, its unit fails for it anyway."""
-    x_TN = activation_TF[:, bins.neuron_N].float()
+def bin_tokens(x_TN: Tensor, bins: Bins) -> None:
+    """Count the chosen neurons' activations in their bins; a NaN counts nowhere, its unit fails for it anyway."""
+    x_TN = x_TN.float()
     num_bins = bins.count_NB.shape[1]
     at_TN = torch.bucketize(x_TN, bins.edges_E) + torch.arange(x_TN.shape[1], device=x_TN.device) * num_bins
     bins.count_NB.view(-1).index_add_(0, at_TN.flatten(), (~x_TN.isnan()).flatten().long())
@@ -98,7 +98,7 @@ def activate(hidden: Tensor, probe: Probe, index: int) -> Tensor:
     probe.captured |= hidden.is_cuda and torch.cuda.is_current_stream_capturing()
     if layer.bins is not None:
         for begin, end in routing.runs:
-            bin_tokens(layer.activation(gate_TF[begin:end]), layer.bins)
+            bin_tokens(layer.activation(gate_TF[begin:end, layer.bins.neuron_N]), layer.bins)
     if routing.edited is None or layer.edits is None:
         return probe.folder.product(hidden, layer, index, probe)
     activation_TF = layer.activation(gate_TF)
