@@ -1,6 +1,7 @@
 # make demo and make test are all there is; both set up .venv when it is missing.
 PYTHON ?= python3.11
 PIP_ARGS ?=
+BENCH_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
 export OMP_NUM_THREADS ?= 1
@@ -28,7 +29,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 bench: $(STAMP)
-	$(BIN)/python bench/capture.py
+	$(BIN)/python -m bench.capture $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv runs
