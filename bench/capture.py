@@ -34,10 +34,9 @@ _NOTES = """
 - vLLM runs eagerly for all, in bfloat16, without a prefix cache; the end token cannot be sampled, so that all answers
   are equally long. Prefill: one unit a group, a unit a call; the second half of each text counts. Ours is what a
   capture computes, rows and moments; writing the store is left out.
-- Generation: greedy, repetition penalty 1.1. `ours, online` in one call serves all groups at once, since rows are kept
-  per request; with as many calls as groups each unit is a call. `ours, respond + replay` answers in one call and
-  replays a unit a group. `reference practice` holds one group at a time, in batches of 32 prompts; with 1 group its
-  batches are full, as in a study of many questions a group.
+- Generation: greedy, repetition penalty 1.1. `ours, online` serves all groups in one call, since rows are kept per
+  request. `ours, respond + replay` answers in one call and replays a unit a group. `reference practice` holds one group
+  at a time, in batches of 32 prompts; with 1 group its batches are full, as in a study of many questions a group.
 """
 
 

@@ -58,22 +58,17 @@ def target_lines(name: str, taken: Mapping[Line, Sequence[Taken]], workload: Wor
     """What was aimed at and what was seen, by CPU and by wall time."""
     many = workload.many
 
-    def find(work: str, who: str, groups: int, calls: int | None = None) -> Line:
-        return next(
-            line
-            for line in taken
-            if (line.work, line.who, line.groups) == (work, who, groups) and calls in {None, line.calls}
-        )
+    def find(work: str, who: str, groups: int) -> Line:
+        return next(line for line in taken if (line.work, line.who, line.groups) == (work, who, groups))
 
     rows, practice = find(PREFILL, ROWS, many), find(GENERATION, PRACTICE, many)
-    together, apart = find(GENERATION, ONLINE, many, 1), find(GENERATION, ONLINE, many, many)
+    online = find(GENERATION, ONLINE, many)
     asked = [
         ("≤ 1.08", rows, rows.bare),
         ("≥ 2", find(PREFILL, HOOKS, many), rows),
-        ("≤ 1.05", together, together.bare),
-        ("≥ 1.3", practice, together),
-        ("≥ 1.3", practice, apart),
-        ("≥ 1.3", find(GENERATION, PRACTICE, 1), together),
+        ("≤ 1.05", online, online.bare),
+        ("≥ 1.3", practice, online),
+        ("≥ 1.3", find(GENERATION, PRACTICE, 1), online),
     ]
     return [
         f"{name}, {line.work}: {line} ÷ {other}: target {target}, seen {paired(taken, line, other, 'cpu_s').ratio} by "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -72,11 +72,7 @@ def grouped(members: Sequence[T], groups: int) -> list[Sequence[T]]:
 def fold_groups(rows: RequestRows, groups: int) -> None:
     """Fold the rows of each group by itself, as a capture folds a unit."""
     for members in grouped(range(len(rows.num_tokens_Q)), groups):
-        here = slice(members[0], members[-1] + 1)
-        arrays = {field.name: getattr(rows, field.name) for field in fields(rows)}
-        # a contender may keep no places of maxima
-        part: dict[str, Any] = {name: None if each is None else each[here] for name, each in arrays.items()}
-        fold_unit(RequestRows(**part))
+        fold_unit(rows.of(slice(members[0], members[-1] + 1)))
 
 
 def check_lengths(completions: Sequence[Completion], sampling: Sampling) -> None:

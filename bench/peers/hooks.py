@@ -55,7 +55,9 @@ class Recorder:
     def rows(self, texts: Sequence[Text]) -> RequestRows:
         tokens = np.array([text.planned for text in texts], np.int64)
         mean, m2 = self.mean.double().numpy(), self.m2.double().numpy()
-        return RequestRows(tokens, mean, m2, self.min.numpy(), self.max.numpy(), self.positive.numpy())
+        # places of maxima are not asked of it
+        places = np.full(mean.shape, -1, np.int32)
+        return RequestRows(tokens, mean, m2, self.min.numpy(), self.max.numpy(), self.positive.numpy(), places)
 
 
 def open_bench(model: Path, workload: Workload) -> Bench:
