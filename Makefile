@@ -1,6 +1,7 @@
 # make demo and make test are all there is; both set up .venv when it is missing.
 PYTHON ?= python3.11
 PIP_ARGS ?=
+BENCH_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
 # Triton for its interpreter; a folder that only test-triton sees, because vLLM decides otherwise where Triton is found
@@ -40,7 +41,7 @@ $(TRITON_STAMP): $(STAMP) Makefile
 	touch $@
 
 bench: $(STAMP)
-	$(BIN)/python bench/capture.py
+	$(BIN)/python -m bench.capture $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv runs

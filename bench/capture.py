@@ -1,96 +1,104 @@
-"""What the probe costs: bare vLLM prefill against ours, idle and capturing, on the same checkpoint and token ids.
+"""What a capture costs: value-harvest beside bare vLLM, hooks in transformers and the published practice.
 
-Each engine lives in a process of its own, and they take turns, so that a noisy neighbour hits all alike. Printed are
-medians over the rounds and ratios to bare vLLM, by the process's CPU time and by wall time.
+Everything runs on the same checkpoint, token ids and machine, one thread each, in interleaved rounds. Times are a
+process's CPU time and wall time; ratios to bare vLLM are taken within the round.
 
-    python bench/capture.py [--rounds 9] [--texts 16] [--length 256]
+    python -m bench.capture            # both sizes, about 25 minutes on two cores
+    python -m bench.capture --quick    # a look, about 2 minutes
+    python -m bench.capture --write    # puts the table in bench/RESULTS.md as well
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import statistics
+import shlex
 import sys
 import tempfile
-import time
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from bench.checkpoint import SHAPES, Shape, write_checkpoint
+from bench.floor import floor_lines
+from bench.machine import machine_lines
+from bench.table import HEADER, table_lines, target_lines
+from bench.turns import Rounds, take_turns
+from bench.workload import PROMPT_TOKENS, Workload, make_workload
 
-sys.path[:0] = [str(Path(__file__).parent.parent / "tests")]
+_RESULTS = Path(__file__).with_name("RESULTS.md")
 
-CASES = ("bare vLLM", "probe, counting nothing", "probe, moments and rows")
-
-
-def serve(case: str, model: Path, texts: list[tuple[int, ...]], pipe: Connection) -> None:
-    """Open the case's engine, then answer every message with (CPU s, wall s) of one pass over the texts."""
-    from harvest.engine.options import EngineOptions
-    from harvest.engine.seat import open_engine
-    from harvest.types import Request, Sampling, Text
-
-    # without a prefix cache: a second pass over the same texts must do the same work
-    options = EngineOptions(
-        model, "float32", probe=case != CASES[0], extra={"enable_prefix_caching": False, "tokenizer": str(model)}
-    )
-    engine = open_engine(options)
-    counted = [Text(ids, len(ids) // 2, len(ids)) for ids in texts]
-    requests = [Request(ids) for ids in texts]
-    pipe.send("ready")
-    while pipe.recv() == "go":
-        cpu_s, wall_s = time.process_time(), time.perf_counter()
-        if case == CASES[2]:
-            engine.capture(counted)
-        else:
-            engine.run(requests, Sampling(max_tokens=1))
-        pipe.send((time.process_time() - cpu_s, time.perf_counter() - wall_s))
-    engine.close()
+_NOTES = """
+- Contenders warm up, then take strict turns, one process at work at a time. Least / median / greatest of the rounds.
+  `÷ bare`: within each round, over bare vLLM in one call, for our prefill in the same calls. `calls`: how many batches
+  the texts were submitted in.
+- vLLM runs eagerly for all, in bfloat16, without a prefix cache; the end token cannot be sampled, so that all answers
+  are equally long. Prefill: one unit a group, a unit a call; the second half of each text counts. Ours is what a
+  capture computes, rows and moments; writing the store is left out.
+- Generation: greedy, repetition penalty 1.1. `ours, online` serves all groups in one call, since rows are kept per
+  request. `ours, respond + replay` answers in one call and replays a unit a group. `reference practice` holds one group
+  at a time, in batches of 32 prompts; with 1 group its batches are full, as in a study of many questions a group.
+"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--texts", type=int, default=16)
-    parser.add_argument("--length", type=int, default=256)
-    arguments = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _parse(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
-    from checkpoints import write_checkpoint
+    shown = sys.argv[1:] if arguments is None else arguments
+    head = [*machine_lines(), f"command: python -m bench.capture {shlex.join(shown)}".rstrip()]
+    workload = make_workload(given.texts, given.new_tokens)
+    table, below = list(HEADER), []
+    for shape in (SHAPES[name] for name in given.sizes):
+        parameters, rounds = measure(shape, workload, given.rounds)
+        table += table_lines(shape.name, rounds.taken, workload)
+        below += [*floor_lines(shape, parameters, workload), *target_lines(shape.name, rounds.taken, workload)]
+        below += [f"{shape.name}: {remark}" for remark in rounds.remarks]
+    page = _page([*head, _work(workload, given.rounds)], table, below)
+    print(page)
+    if given.write:
+        _RESULTS.write_text(page, encoding="utf-8")
 
-    rng = np.random.default_rng(0)
-    texts = [tuple(int(one) for one in rng.integers(0, 256, arguments.length)) for _ in range(arguments.texts)]
-    context = multiprocessing.get_context("spawn")
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=["3M", "95M"])
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--texts", type=int)
+    parser.add_argument("--new-tokens", type=int)
+    given = parser.parse_args(arguments)
+    rounds, texts, new_tokens = (1, 16, 16) if given.quick else (9, 64, 64)
+    given.rounds = given.rounds or rounds
+    given.texts = given.texts or texts
+    given.new_tokens = given.new_tokens or new_tokens
+    return given
+
+
+def measure(shape: Shape, workload: Workload, rounds: int) -> tuple[int, Rounds]:
+    """The number of parameters, and the rounds; progress goes to standard error."""
     with tempfile.TemporaryDirectory() as folder:
-        model = write_checkpoint(
-            Path(folder), "llama", hidden_size=512, intermediate_size=2816, num_hidden_layers=8, num_attention_heads=8
-        )
-        pipes: dict[str, Connection] = {}
-        for case in CASES:
-            pipes[case], theirs = context.Pipe()
-            context.Process(target=serve, args=(case, model, texts, theirs), daemon=True).start()
-            pipes[case].recv()
-        seconds: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
-        for round_ in range(arguments.rounds + 1):
-            for case, pipe in pipes.items():
-                pipe.send("go")
-                taken = pipe.recv()
-                if round_:  # the first warms up
-                    seconds[case].append(taken)
-        for pipe in pipes.values():
-            pipe.send("stop")
-    _print(seconds, arguments.texts * arguments.length)
+        parameters = write_checkpoint(Path(folder), shape)
+
+        def say(text: str) -> None:
+            print(f"{shape.name}: {text}", file=sys.stderr, flush=True)
+
+        return parameters, take_turns(Path(folder), workload, rounds, say)
 
 
-def _print(seconds: dict[str, list[tuple[float, float]]], tokens: int) -> None:
-    print(f"{'':26}{'CPU s':>8}{'ratio':>8}{'wall s':>9}{'ratio':>8}{'tokens/s':>10}")
-    bare = seconds[CASES[0]]
-    for case, taken in seconds.items():
-        cpu_s, wall_s = (statistics.median(one[at] for one in taken) for at in (0, 1))
-        ratios = [
-            statistics.median(one[at] / other[at] for one, other in zip(taken, bare, strict=True)) for at in (0, 1)
-        ]
-        print(f"{case:26}{cpu_s:8.2f}{ratios[0]:8.2f}{wall_s:9.2f}{ratios[1]:8.2f}{tokens / wall_s:10.0f}")
+def _work(workload: Workload, rounds: int) -> str:
+    return (
+        f"work: {len(workload.texts)} texts of {workload.text_tokens:,} tokens, {workload.counted_tokens:,} counted; "
+        f"{len(workload.prompts)} prompts of {PROMPT_TOKENS} tokens, {workload.sampling.max_tokens} new tokens each; "
+        f"{rounds} rounds"
+    )
+
+
+def _page(head: Sequence[str], table: Sequence[str], below: Sequence[str]) -> str:
+    def listed(lines: Sequence[str]) -> str:
+        return "\n".join(f"- {line}" for line in lines)
+
+    rows = "\n".join(table)
+    return f"# What a capture costs\n\n{listed(head)}\n\n{rows}\n{_NOTES}\n{listed(below)}\n"
 
 
 if __name__ == "__main__":
