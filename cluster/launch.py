@@ -15,6 +15,14 @@ from cluster.errors import ClusterError
 
 _OBJECT_STORE_BYTES = 200 * 2**20  # payloads and receipts are small; Ray would take 30 % of the memory
 
+PRIVATE = {
+    # whatever the platform: "no cluster" makes Ray listen on the loopback address alone
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # and whoever else is on this machine cannot run code through its ports
+    "RAY_AUTH_MODE": "token",
+}
+# what a private Ray needs in the environment when it is imported
+
 _address: str | None = None
 # what this process is connected to, while it is
 _session_folder = ""
@@ -25,8 +33,8 @@ def connect(address: str | None = None, num_cpus: int | None = None, *, debug: b
 
     Without an address it starts a private Ray that dies with this process, even if that is killed; it dies with the
     thread that called, too, so call from the main thread. `num_cpus` is what the private Ray hands out (default: this
-    machine's cores). `debug` shows the workers' output. Raises ClusterError if nothing answers at the address, or if
-    this process is connected to another one.
+    machine's cores). `debug` shows the workers' output. Raises ClusterError if nothing answers at the address, if
+    this process is connected to another one, or if Ray was imported before without PRIVATE.
     """
     global _address, _session_folder
     if is_connected():
@@ -72,10 +80,13 @@ def log_folder() -> str:
 
 
 def _start_private(num_cpus: int | None, debug: bool) -> dict[str, Any]:
-    # whatever the platform: "no cluster" makes Ray listen on the loopback address alone
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    # and whoever else is on this machine cannot run code through its ports
-    os.environ["RAY_AUTH_MODE"] = "token"
+    if "ray" in sys.modules and not PRIVATE.items() <= os.environ.items():
+        wanted = " ".join(f"{name}={value}" for name, value in PRIVATE.items())
+        raise ClusterError(
+            "Ray was imported before this process connected to it (vLLM does that), and would be open to others; "
+            f"connect first, or set {wanted} in the environment"
+        )
+    os.environ.update(PRIVATE)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 

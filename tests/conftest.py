@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.launch import PRIVATE
+
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
+# vLLM imports Ray, which reads these only then, and other tests of the same process connect to it later
+os.environ.update(PRIVATE)
 
 PROJECT = Path(__file__).parent.parent
 SHARED_DATA = PROJECT.parent / "shared" / "data"
