@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,8 @@ def findings() -> list[Finding]:
     found += [(f"package {name}", *_origin(name)) for name in ("cluster", "harvest", "analysis")]
     gpus = sorted(Path("/dev").glob("nvidia[0-9]*"))
     found.append(("GPUs", f"{len(gpus)} (without one, engines run on the CPU)" if not gpus else str(len(gpus)), True))
+    compiler = shutil.which("g++") or "not found; on a CPU activations are folded in plain torch, which is slower"
+    found.append(("g++", compiler, True))
     found.append(("CPU cores", str(len(os.sched_getaffinity(0))), True))
     return found
 

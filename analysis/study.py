@@ -171,9 +171,13 @@ class StudyRun:
             dtype=model.dtype,
             max_model_len=model.max_model_len,
             tensor_parallel=model.tensor_parallel,
+            pipeline_parallel=model.pipeline_parallel,
             routed_experts=model.routed_experts,
             max_num_seqs=cluster.max_num_seqs,
             num_slots=1 + (REQUESTS_PER_TASK if self.study.capture.mode == "online" else MAX_BLOCK),
+            max_num_batched_tokens=cluster.max_num_batched_tokens,
+            compiled=cluster.compiled,
+            fold=cluster.fold,
             cpu_threads=cluster.cpu_threads,
         )
         return Fleet(options, cluster.engines, cluster.address, debug)

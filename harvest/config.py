@@ -27,6 +27,7 @@ class ModelSection(Section):
     max_model_len: int = Field(2048, ge=16)
     # tokens, prompt and answer together
     tensor_parallel: int = Field(1, ge=1)
+    pipeline_parallel: int = Field(1, ge=1)
     routed_experts: Literal["refuse", "skip"] = "refuse"
     # skip: of a mixture of experts, only the dense layers and shared experts are probed
 
@@ -83,8 +84,14 @@ class ClusterSection(Section):
     # of a running Ray cluster; none: one of our own on this machine
     max_num_seqs: int = Field(256, ge=1)
     # requests decoded at once by one engine
+    max_num_batched_tokens: int = Field(8192, ge=16)
+    # of one step of an engine; a longer text is cut
     cpu_threads: int = Field(1, ge=1)
     # of an engine on the CPU; part of what its last bits depend on, so it never follows the machine by itself
+    compiled: bool = False
+    # torch.compile, and CUDA graphs on a GPU, under which a histogram or an ablation is refused
+    fold: Literal["auto", "native", "torch", "triton"] = "auto"
+    # how activations are folded: C++ on a CPU, Triton on a GPU, or plain torch; auto takes the first that is there
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -48,7 +48,9 @@ def _folder(
     fused = options.product == "fused"
     if name == "triton":
         if find_spec("triton") is None:
-            raise EngineError("fold: triton is asked for, and Triton is not installed; install it or set `fold: auto`")
+            raise EngineError(
+                "fold: triton is asked for, and Triton is not installed; install it or set cluster.fold: auto"
+            )
         from harvest.probe.triton_fold import TritonFolder
 
         return TritonFolder(layers, statistics, fused)
@@ -57,7 +59,7 @@ def _folder(
     if name == "torch":
         return TorchFolder()
     if device.type != "cpu":
-        raise EngineError(f"fold: native runs on a CPU only, not on {device.type}; set `fold: auto`")
+        raise EngineError(f"fold: native runs on a CPU only, not on {device.type}; set cluster.fold: auto")
     return NativeFolder(layers, statistics)
 
 

@@ -155,7 +155,7 @@ def _table(activation: Activation, dtype: torch.dtype) -> Tensor | None:
 def _library() -> ctypes.CDLL:
     found = compiler()
     if found is None:
-        raise EngineError("g++ is not installed, which compiles the fold; install it or set `fold: torch`")
+        raise EngineError("g++ is not installed, which compiles the fold; install it, or set cluster.fold: torch")
     name = blake2b(
         b"\0".join((_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), _processor(found))), digest_size=16
     ).hexdigest()

@@ -197,7 +197,7 @@ class Probe:
     def refuse_if_captured(self, what: str) -> None:
         """Raises EngineError if a CUDA graph has the probe in it, which goes on without `what`."""
         if self.captured:
-            raise EngineError(f"{what} cannot be had under CUDA graphs yet; open this engine with `compiled: false`")
+            raise EngineError(f"{what} cannot be had under CUDA graphs yet; set cluster.compiled: false")
 
 
 class Folder(Protocol):

@@ -22,7 +22,7 @@ def build(fold: str, product: str = "stock") -> Probe:
 
 @pytest.mark.skipif(find_spec("triton") is not None, reason="Triton is installed here")
 def test_triton_that_is_not_installed_is_named():
-    with pytest.raises(EngineError, match="Triton is not installed; install it or set `fold: auto`"):
+    with pytest.raises(EngineError, match="Triton is not installed; install it or set cluster.fold: auto"):
         build("triton")
 
 
@@ -36,7 +36,9 @@ def test_what_a_graph_would_leave_out_is_refused():
     probe = build("torch")
     probe.refuse_if_captured("histograms")
     probe.captured = True
-    with pytest.raises(EngineError, match=r"histograms cannot be had under CUDA graphs yet; .* `compiled: false`"):
+    with pytest.raises(
+        EngineError, match=r"histograms cannot be had under CUDA graphs yet; .* cluster.compiled: false"
+    ):
         probe.refuse_if_captured("histograms")
 
 
