@@ -5,49 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import reference
-from engine_cases import edit_row, random_tokens
+from engine_cases import assert_edited, assert_rows, edit_row, random_tokens
 from safetensors.torch import load_file, save_file
 
 from harvest.engine.options import EngineOptions
 from harvest.engine.seat import open_engine
 from harvest.errors import CaptureError, EngineError
 from harvest.types import Edit, Request, Sampling, Text
-
-
-def test_a_text_longer_than_one_step_is_counted_once(tiny_llama: Path):
-    oracle = reference.load_model(tiny_llama)
-    engine = open_engine(
-        EngineOptions(tiny_llama, "float32", max_model_len=128, max_num_batched_tokens=32, max_num_seqs=8, num_slots=9)
-    )
-    try:
-        texts = [Text(random_tokens(n, n), 2, n) for n in (100, 50, 40, 127, 30, 20, 10)]
-        rows = engine.capture(texts)
-        assert rows.num_tokens_Q.tolist() == [text.planned for text in texts]
-        for at, text in enumerate(texts):
-            expected = reference.reference_row(oracle, text)
-            assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
-    finally:
-        engine.close()
-
-
-def test_a_compiled_engine_counts_the_same(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
-    """The probe's op is opaque to the compiler and survives it."""
-    # compiles through the eager backend: the graph is what is tested, not inductor
-    monkeypatch.setenv("VLLM_CPU_CI_ENV", "1")
-    oracle = reference.load_model(tiny_llama)
-    texts = [Text(random_tokens(n, n), n // 2, n - 1) for n in (10, 40, 100, 3)]
-    engine = open_engine(EngineOptions(tiny_llama, dtype="float32", max_model_len=128, compiled=True))
-    try:
-        rows = engine.capture(texts)
-    finally:
-        engine.close()
-    for at, text in enumerate(texts):
-        expected = reference.reference_row(oracle, text)
-        assert rows.num_tokens_Q[at] == expected.num_tokens
-        assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
 
 
 def test_two_tensor_parallel_ranks_count_and_edit_as_one_model(tiny_llama: Path):
@@ -63,16 +29,8 @@ def test_two_tensor_parallel_ranks_count_and_edit_as_one_model(tiny_llama: Path)
     finally:
         engine.close()
     assert rows.mean_QLF.shape == (3, 3, 96)
-    for at, text in enumerate(texts):
-        expected = reference.reference_row(oracle, text)
-        assert rows.num_tokens_Q[at] == expected.num_tokens
-        assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
-        np.testing.assert_allclose(rows.mean_QLF[at], expected.mean, atol=1e-4)
-    with reference.edited(oracle, row, len(prompt)):
-        log_p = reference.log_probabilities(oracle, [*prompt, *answer.token_ids])
-    for step, table in enumerate(answer.logprobs):
-        for token, found in table.items():
-            assert found.logprob == pytest.approx(log_p[len(prompt) + step - 1, token], abs=1e-3)
+    assert_rows(rows, texts, oracle)
+    assert_edited(answer, prompt, row, oracle)
 
 
 def test_a_compiled_engine_is_changed_by_nothing_but_edits(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-from engine_cases import random_tokens
+from engine_cases import assert_rows, random_tokens
 
 from harvest.engine.options import EngineOptions
 from harvest.engine.seat import open_engine
@@ -58,14 +58,8 @@ def test_an_answer_that_ends_at_once_has_an_empty_row(engine):
 def test_online_rows_equal_the_reference(engine, tiny_llama: Path):
     (done,), rows = engine.answer_and_capture(PROMPTS[1:2], SAMPLING, "response")
     prompt = PROMPTS[1]
-    expected = reference.reference_row(
-        reference.load_model(tiny_llama),
-        Text((*prompt, *done.token_ids[:-1]), len(prompt), len(prompt) + len(done.token_ids) - 1),
-    )
-    assert (np.abs(rows.positive_QLF[0] - expected.positive) <= expected.near_zero).all()
-    scale = np.sqrt((expected.m2 / expected.num_tokens + expected.mean**2).mean(axis=1, keepdims=True))
-    assert (np.abs(rows.mean_QLF[0] - expected.mean) <= 1e-5 * scale).all()
-    assert (np.abs(rows.m2_QLF[0] - expected.m2) <= 1e-5 * expected.num_tokens * scale**2).all()
+    text = Text((*prompt, *done.token_ids[:-1]), len(prompt), len(prompt) + len(done.token_ids) - 1)
+    assert_rows(rows, [text], reference.load_model(tiny_llama))
 
 
 def test_more_requests_than_slots_are_refused_and_the_engine_goes_on(engine):

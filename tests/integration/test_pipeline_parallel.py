@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import reference
-from engine_cases import edit_row, random_tokens
+from engine_cases import assert_edited, assert_rows, edit_row, random_tokens
 
 from harvest.engine.options import EngineOptions
 from harvest.engine.seat import open_engine
@@ -34,13 +33,5 @@ def test_two_pipeline_stages_count_and_edit_as_one_model(tiny_llama: Path):
     finally:
         engine.close()
     assert rows.mean_QLF.shape == (3, 3, 96)
-    for at, text in enumerate(texts):
-        expected = reference.reference_row(oracle, text)
-        assert rows.num_tokens_Q[at] == expected.num_tokens
-        assert (np.abs(rows.positive_QLF[at] - expected.positive) <= expected.near_zero).all()
-        np.testing.assert_allclose(rows.mean_QLF[at], expected.mean, atol=1e-4)
-    with reference.edited(oracle, row, len(prompt)):
-        log_p = reference.log_probabilities(oracle, [*prompt, *answer.token_ids])
-    for step, table in enumerate(answer.logprobs):
-        for token, found in table.items():
-            assert found.logprob == pytest.approx(log_p[len(prompt) + step - 1, token], abs=1e-3)
+    assert_rows(rows, texts, oracle)
+    assert_edited(answer, prompt, row, oracle)
