@@ -78,13 +78,27 @@ def answer_online(
     """
     requests = [Request(each.prompt.token_ids) for each in asked]
     missing = pending(requests, generation, store)
-    blocks = [block for block in _blocks(asked) if all(key in missing for key in _keys(block, generation))]
+    blocks = _without_repeats(
+        [block for block in _blocks(asked) if all(key in missing for key in _keys(block, generation))], generation
+    )
     tasks = [OnlineTask(some, generation, capturing, store) for some in _packed(blocks)]
     fleet.run(
         "respond",
         [Task(answers_unit(task.keys), task, cost=float(sum(map(len, task.blocks)))) for task in tasks],
     )
     return generate("respond", requests, generation, store, fleet)
+
+
+def _without_repeats(blocks: Iterable[tuple[Asked, ...]], generation: Generation) -> list[tuple[Asked, ...]]:
+    """The blocks that ask something no block before them asks; an answer is generated once, and replayed elsewhere."""
+    seen: set[str] = set()
+    kept = []
+    for block in blocks:
+        keys = set(_keys(block, generation))
+        if not keys & seen:
+            kept.append(block)
+        seen |= keys
+    return kept
 
 
 def _keys(block: Iterable[Asked], generation: Generation) -> list[str]:

@@ -30,7 +30,7 @@ def rows_of(questions: Sequence[Question]) -> RequestRows:
         m2_QLF=each(lambda x: np.square(x - x.mean(axis=0)).sum(axis=0), np.float64),
         min_QLF=each(lambda x: x.min(axis=0), np.float32),
         max_QLF=each(lambda x: x.max(axis=0), np.float32),
-        positive_QLF=each(lambda x: (x > 0).sum(axis=0), np.int64, 0),
+        positive_QLF=each(lambda x: (x > 0).sum(axis=0), np.int32, 0),
         argmax_QLF=each(lambda x: x.argmax(axis=0), np.int32, -1),
     )
 

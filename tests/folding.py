@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 
 from harvest.probe.build import ProbeOptions, build_probe
 from harvest.probe.collect import rows_of, settle
 from harvest.probe.fold import activate
+from harvest.probe.native import compiler
 from harvest.probe.router import Router, Stretch, Ticket
 from harvest.probe.state import Activation, Probe, ProbedLayer
 from harvest.stats.rows import RequestRows
@@ -44,6 +46,11 @@ WAYS = [
 ]
 
 
+def skip_unless_possible(fold: str) -> None:
+    if fold == "native" and compiler() is None:
+        pytest.skip("g++ is not installed, which compiles the native fold")
+
+
 @dataclass(frozen=True)
 class Step:
     """One forward: its gates (T, F), and the requests that its tokens belong to, stretch by stretch."""
@@ -57,6 +64,7 @@ class Folding:
     """Two layers, of which the second is fed the first one's gates with the other sign; request r has the key r."""
 
     def __init__(self, way: Way, requests: int, neurons: int, activation: Activation = identity) -> None:
+        skip_unless_possible(way.fold)
         self.way, self.requests = way, requests
         self.router = Router(requests + 1, way.holds)
         self.probe: Probe = build_probe(

@@ -24,6 +24,15 @@ def check_counts(planned: Sequence[int], counts: Sequence[NDArray[np.int64]], la
             )
 
 
+def still_layers(rows: RequestRows, widths: Mapping[int, int]) -> list[int]:
+    """The layers in which no neuron of any request moved; `widths` are the layers' neurons."""
+    return [
+        layer
+        for index, layer in enumerate(sorted(widths))
+        if (rows.max_QLF[:, index, : widths[layer]] == rows.min_QLF[:, index, : widths[layer]]).all()
+    ]
+
+
 def check_finite(rows: RequestRows, widths: Mapping[int, int]) -> None:
     """Raises CaptureError, naming the layer, if a counted activation was NaN or Inf; `widths` are the layers' neurons.
 

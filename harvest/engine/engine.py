@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from vllm import LLM
 from vllm.distributed import cleanup_dist_env_and_memory
 
-from harvest.engine.checks import check_counts, check_finite
+from harvest.engine.checks import check_counts, check_finite, still_layers
 from harvest.engine.inputs import Inputs, answered, answered_and_counted, replayed
 from harvest.engine.options import EngineOptions
 from harvest.engine.refusals import refuse_unsupported
 from harvest.engine.wire import pack, pack_edits, unpack, unpack_rows
-from harvest.errors import EngineError, HarvestError
+from harvest.errors import EngineError, ModelError
 from harvest.probe.edits import check_rows, check_sites
 from harvest.stats.histogram import HistogramPlan
 from harvest.stats.rows import RequestRows, assemble
@@ -61,9 +61,11 @@ class Engine:
         Engine._is_open = True
         if options.probe:
             try:
+                self._check_refusals()
                 self._read_layout()
                 self._prove()
-            except HarvestError:
+            except BaseException:
+                # whoever asked for it never gets an engine to close
                 self.close()
                 raise
 
@@ -88,16 +90,25 @@ class Engine:
     def close(self) -> None:
         """Give the memory back; the engine is not usable afterwards."""
         core = self._llm.llm_engine.engine_core
-        core.shutdown()
-        if self.options.own_process:
-            # the client leaves its sockets' context to the garbage collector
-            core.ctx.destroy(linger=0)
-        del self._llm
-        gc.collect()
-        cleanup_dist_env_and_memory()
-        Engine._is_open = False
+        try:
+            core.shutdown()
+            if self.options.own_process:
+                # the client leaves its sockets' context to the garbage collector
+                core.ctx.destroy(linger=0)
+        finally:
+            del self._llm
+            gc.collect()
+            cleanup_dist_env_and_memory()
+            Engine._is_open = False
 
     # activations
+
+    def _check_refusals(self) -> None:
+        """Raises what a rank refused the model or an option for; only the sentence comes out of another process."""
+        for refusal in self._llm.collective_rpc("probe_refusal"):
+            if refusal is not None:
+                name, sentence = refusal
+                raise {"ModelError": ModelError, "EngineError": EngineError}[name](sentence)
 
     def _read_layout(self) -> None:
         ranks = self._llm.collective_rpc("probe_layout")
@@ -115,10 +126,10 @@ class Engine:
                     f"{self.options.model}: the probe counted tokens during warm-up; this is a bug, report it"
                 )
         rows = self.capture([Text(_CANARY, 0, len(_CANARY))])
-        still = np.flatnonzero((rows.max_QLF == rows.min_QLF).all(axis=(0, 2)))
-        if len(still):
+        still = still_layers(rows, self.widths)
+        if still:
             raise EngineError(
-                f"{self.options.model}: the canary moved nothing in layers {still.tolist()}; this is a bug, report it"
+                f"{self.options.model}: the canary moved nothing in layers {still}; this is a bug, report it"
             )
 
     @property
@@ -160,7 +171,9 @@ class Engine:
     def _counting(self, number: int) -> Iterator[None]:
         """A time in which requests with the keys 0 … number − 1 count; however it ends, their slots are free again."""
         if number >= self.options.num_slots:
-            raise EngineError(f"{number} requests count at once, but num_slots is {self.options.num_slots}; raise it")
+            raise EngineError(
+                f"{number} requests are to count at once, and the engine was opened for {self.options.num_slots - 1}"
+            )
         try:
             yield
         finally:
@@ -218,7 +231,13 @@ class Engine:
     def _generate(self, inputs: Inputs) -> list[Any]:
         if not inputs.prompts:
             return []
-        return self._llm.generate(inputs.prompts, inputs.params, use_tqdm=False)
+        try:
+            return self._llm.generate(inputs.prompts, inputs.params, use_tqdm=False)
+        except BaseException:
+            # what is left of a failed call would run on with the next one, under its edits and without its slots
+            engine = self._llm.llm_engine
+            engine.abort_request(list(engine.output_processor.request_states), internal=True)
+            raise
 
     def _install(self, rows: Sequence[EditRow]) -> None:
         """Edit row i + 1 is rows[i]; row 0 stays the identity."""

@@ -53,8 +53,16 @@ def find_mlps(model: nn.Module, routed_experts: RoutedExperts) -> list[Mlp]:
     mlps = sorted(_mlps(model), key=lambda mlp: mlp.layer)
     _check_one_a_layer(model_name, mlps)
     for layer, name, module in _layers(model):
-        if layer not in routed and all(mlp.layer != layer for mlp in mlps):
-            raise _unread(name, module)
+        if any(mlp.layer == layer for mlp in mlps):
+            continue
+        stranger = _stranger(name, module)
+        if stranger is not None:
+            raise stranger
+        if layer not in routed:
+            raise ModelError(
+                f"{name}: no MLP was found in this {type(module).__name__}, a module that holds an activation and the "
+                "row-parallel linear after it; this model has no probe"
+            )
     if not mlps:
         raise ModelError(
             f"{model_name}: no MLP outside of routed experts was found, so there is nothing to probe; "
@@ -158,17 +166,14 @@ def _tensor_parallel(modules: Iterable[Any]) -> set[int]:
     return {int(module.tp_size) for module in modules if _is_row_parallel(module)}
 
 
-def _unread(name: str, layer: nn.Module) -> ModelError:
-    """Why no MLP was found in a layer: its activation is unknown, or nothing looks like one."""
+def _stranger(name: str, layer: nn.Module) -> ModelError | None:
+    """What an unknown activation in a layer is refused with, unless it is a routed expert's; None if there is none."""
     for inner, owner in layer.named_modules():
-        if not any(_is_row_parallel(child) for child in owner.children()):
+        if _is_routed(f"{name}.{inner}") or not any(_is_row_parallel(child) for child in owner.children()):
             continue
         for attribute, child in owner.named_children():
             is_bare = not [*child.children(), *child.parameters(), *child.buffers()]
             is_other = isinstance(child, nn.Dropout | nn.Identity) or hasattr(child, "output_size_per_partition")
             if is_bare and not is_other and not hasattr(child, "kv_cache"):
                 return unknown(child, ".".join(part for part in (name, inner, attribute) if part))
-    return ModelError(
-        f"{name}: no MLP was found in this {type(layer).__name__}, a module that holds an activation and the "
-        "row-parallel linear after it; this model has no probe"
-    )
+    return None

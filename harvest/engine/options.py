@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from harvest.errors import EngineError
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
@@ -32,7 +34,7 @@ class EngineOptions:
     # fused: the Triton fold computes act(gate) * up too, once it is proven to give the stock module's bits
     compiled: bool = False
     own_process: bool = False
-    # the engine's core beside this process instead of in it
+    # the engine's core beside this process instead of in it; a unit's rows must fit in one message of 4 GiB
     routed_experts: Literal["refuse", "skip"] = "refuse"
     probe: bool = True
     # False opens the stock worker: the control of the no-op tests
@@ -51,12 +53,12 @@ class EngineOptions:
 
 
 def engine_environment(options: EngineOptions, place: int = 0) -> dict[str, str]:
-    """What must be in the environment before torch and vLLM are imported; `place` counts the engines of a machine."""
+    """What must be in the environment before torch and vLLM are imported; `place` is the engine's in its pool."""
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(options.own_process)),
         # an actor's process is the engine's own already
-        "VLLM_USE_V2_MODEL_RUNNER": "0",
-        # the probe reads the V1 runner's batch
+        "VLLM_USE_V2_MODEL_RUNNER": os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0"),
+        # V1 unless somebody asks: the probe reads both, but only V1 was shown in whole studies
         "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": _cores(options, place),
         "OMP_NUM_THREADS": str(options.cpu_threads),
@@ -72,7 +74,13 @@ def _cores(options: EngineOptions, place: int) -> str:
     """The cores of each rank's threads; those of other engines are others, while there are enough. One rank is free."""
     if options.num_ranks == 1:
         return "nobind"
+    cores = sorted(os.sched_getaffinity(0))
     size = options.num_ranks * options.cpu_threads
-    start = place % max(1, len(os.sched_getaffinity(0)) // size) * size
-    ranks = range(start, start + size, options.cpu_threads)
-    return "|".join(f"{core}-{core + options.cpu_threads - 1}" for core in ranks)
+    if len(cores) < size:
+        raise EngineError(
+            f"{options.num_ranks} ranks of {options.cpu_threads} threads need {size} cores, and this process may use "
+            f"{len(cores)}; lower model.tensor_parallel, model.pipeline_parallel or cluster.cpu_threads"
+        )
+    start = place % (len(cores) // size) * size
+    ranks = [cores[at : at + options.cpu_threads] for at in range(start, start + size, options.cpu_threads)]
+    return "|".join(",".join(map(str, rank)) for rank in ranks)

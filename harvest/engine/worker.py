@@ -16,6 +16,7 @@ from vllm.platforms import current_platform
 from harvest.engine.batches import arrivals, attach, departures
 from harvest.engine.install import install
 from harvest.engine.wire import pack, pack_rows, unpack, unpack_edits
+from harvest.errors import EngineError, ModelError
 from harvest.probe import op
 from harvest.probe.build import ProbeOptions
 from harvest.probe.collect import rows_of, settle
@@ -34,17 +35,33 @@ class HarvestWorker(PlatformWorker):
 
     _number: int | None = None
     # of the probe; None until the model is loaded
+    _refusal: tuple[str, str] | None = None
+    # why there is no probe: an error's name and sentence
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load, then install the probe: before warm-up, because graphs are traced once and never looked at again."""
         super().load_model(*args, **kwargs)
         config = self.vllm_config.additional_config["value_harvest"]
         options, self._packs = ProbeOptions(**config["probe"]), config["packs"]
-        dtype = self.vllm_config.model_config.dtype
-        self._probe, self._number = install(
-            self.model_runner.get_model(), options, dtype, self.device, config["routed_experts"]
-        )
         self._router = Router(options.num_slots, options.holds)
+        dtype = self.vllm_config.model_config.dtype
+        try:
+            self._probe, self._number = install(
+                self.model_runner.get_model(), options, dtype, self.device, config["routed_experts"]
+            )
+            self._check_graphs()
+        except (ModelError, EngineError) as error:
+            # raised here, in a process of its own, it would reach nobody; the client asks first of all
+            self._refusal = (type(error).__name__, str(error))
+
+    def _check_graphs(self) -> None:
+        """Raises EngineError for a fold that Python directs where CUDA graphs will run without Python."""
+        is_eager = self.vllm_config.model_config.enforce_eager
+        if self.device.type == "cuda" and not is_eager and self._probe.folder.segments is None:
+            raise EngineError(
+                f"fold {self._probe.folder.name}: CUDA graphs cannot hold it; install triton, or set cluster.compiled: "
+                "false"
+            )
 
     def compile_or_warm_up_model(self) -> Any:
         """Warm up, then look at the batches: V2's kernel warm-up runs real steps of made-up requests."""
@@ -52,7 +69,8 @@ class HarvestWorker(PlatformWorker):
         if not get_pp_group().is_first_rank and self.model_runner.intermediate_tensors is None:
             # a dummy run allocates what a later stage receives, and the CPU's eager warm-up does without one
             self.model_runner._dummy_run(1)
-        attach(self.model_runner, self._route, self._rest)
+        if self._refusal is None:
+            attach(self.model_runner, self._route, self._rest)
         return times
 
     def shutdown(self) -> None:
@@ -74,6 +92,10 @@ class HarvestWorker(PlatformWorker):
         self._probe.rest()
 
     # what the client calls, by name
+
+    def probe_refusal(self) -> tuple[str, str] | None:
+        """Why this rank has no probe: the name of an error and its sentence; None if it has one."""
+        return self._refusal
 
     def probe_layout(self) -> list[tuple[int, int, int]]:
         """This rank's part of the model: of each probed layer its number, first neuron and number of neurons."""

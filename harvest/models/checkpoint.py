@@ -11,6 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from harvest.cache import cache_folder
 from harvest.errors import ModelError
 
 _CHUNK_BYTES = 1 << 24
@@ -97,7 +98,13 @@ def _num_neurons(config: dict[str, Any], path: Path) -> int:
     is_left_out = all(config.get(name) is None for name in _NEURONS)
     if is_left_out and config.get("model_type") in _FOURFOLD:
         return 4 * _number(config, _HIDDEN, path)
-    return _number(config, _NEURONS, path)
+    dense = _number(config, _NEURONS, path)
+    # a mixture's shared experts may be wider than its dense layers
+    shared = config.get("shared_expert_intermediate_size")
+    if type(shared) is not int:
+        number, each = config.get("n_shared_experts"), config.get("moe_intermediate_size")
+        shared = number * each if type(number) is int and type(each) is int else 0
+    return max(dense, shared)
 
 
 def _number(config: dict[str, Any], names: tuple[str, ...], path: Path) -> int:
@@ -172,7 +179,7 @@ def _file_digest(file: Path) -> str:
     if stat.st_size < _CACHED_FROM_BYTES:
         return _hash(file)
     name = blake2b(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(), digest_size=20).hexdigest()
-    remembered = _cache_folder() / "fingerprints" / name
+    remembered = cache_folder() / "fingerprints" / name
     if remembered.is_file():
         return remembered.read_text()
     digest = _hash(file)
@@ -187,10 +194,6 @@ def _remember(remembered: Path, digest: str) -> None:
     fresh = remembered.with_suffix(f".{os.getpid()}")
     fresh.write_text(digest)
     fresh.replace(remembered)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "value-harvest"
 
 
 def _hash(file: Path) -> str:

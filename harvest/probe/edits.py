@@ -38,9 +38,11 @@ def check_sites(
     outside = np.flatnonzero((neuron < 0) | (neuron >= width))
     if len(outside):
         at = outside[0]
+        own = widths.get(int(layer[at]))
         raise SelectionError(
-            f"{where}layer {layer[at]}, neuron {neuron[at]} is not in this model of {len(widths)} layers with "
-            f"{max(widths.values())} neurons each; select again with this model"
+            f"{where}layer {layer[at]}, neuron {neuron[at]} is not in this model, "
+            + (f"whose layer {layer[at]} has {own} neurons" if own else f"which has {len(widths)} probed layers")
+            + "; select again with this model"
         )
 
 

@@ -46,6 +46,8 @@ template <typename Element>
 void fold_tile(const Rows<Element> rows, int number, int before, int columns, double *__restrict mean, double *__restrict m2,
                float *__restrict low, float *__restrict high, int32_t *__restrict positive, int32_t *__restrict peak) {
     alignas(64) float x[ROWS][COLUMNS];
+    // the arithmetic runs over whole tiles
+    if (columns < COLUMNS) std::fill_n(&x[0][0], ROWS * COLUMNS, 0.0f);
     for (int start = 0; start < number; start += ROWS) {
         const int n = std::min(ROWS, number - start);
         alignas(64) float sum[COLUMNS] = {}, least[COLUMNS], most[COLUMNS], first[COLUMNS] = {}, second[COLUMNS] = {};

@@ -82,6 +82,13 @@ class NativeFolder(Folder):
         self._segments = np.zeros((0, 5), np.int32)
 
     def fold_step(self, gate_TF: Tensor, layer: ProbedLayer, index: int, probe: Probe) -> None:
+        held = probe.statistics.held_LSHF.dtype
+        if gate_TF.dtype != held or gate_TF.stride(1) != 1:
+            # C++ sees an address and believes the rest
+            raise EngineError(
+                f"layer {layer.layer}: the MLP's hidden layer is {gate_TF.dtype} with a stride of {gate_TF.stride(1)}, "
+                f"and the model is {held}; set cluster.fold: torch"
+            )
         segments = self._packed(probe.routing)
         if self._tables[index] is not None:
             self._fold(gate_TF, segments, layer, index, self._layers[index])
@@ -157,19 +164,37 @@ def _library() -> ctypes.CDLL:
     if found is None:
         raise EngineError("g++ is not installed, which compiles the fold; install it, or set cluster.fold: torch")
     name = blake2b(
-        b"\0".join((_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), _processor(found))), digest_size=16
+        b"\0".join((_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), processor(found))), digest_size=16
     ).hexdigest()
     path = cache_folder() / "native" / f"{name}.so"
+    try:
+        return _loaded(found, path)
+    except OSError as error:
+        raise EngineError(
+            f"{path}: the compiled fold cannot be kept or loaded there ({error}); let XDG_CACHE_HOME name a folder "
+            "that can be written, or set cluster.fold: torch"
+        ) from error
+
+
+def _loaded(found: str, path: Path) -> ctypes.CDLL:
     if not path.is_file():
         _compile(found, path)
-    return ctypes.CDLL(str(path))
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        # cut short by a full disk, or by a hand: it can be made again
+        _compile(found, path)
+        return ctypes.CDLL(str(path))
 
 
-def _processor(found: str) -> bytes:
+def processor(found: str, architecture: str = "native") -> bytes:
     """What the compiler takes this processor for, and its own version: a cache may be shared by many machines."""
-    asked = [found, "-march=native", "-Q", "--help=target", "--version"]
-    platform = sysconfig.get_platform().encode()
-    return platform + subprocess.run(asked, capture_output=True, check=False).stdout  # noqa: S603
+    target = [found, f"-march={architecture}", "-Q", "--help=target"]
+    answers = [
+        subprocess.run(asked, capture_output=True, check=True).stdout  # noqa: S603
+        for asked in (target, [found, "--version"])
+    ]
+    return b"\0".join((sysconfig.get_platform().encode(), *answers))
 
 
 def _compile(found: str, path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from harvest.errors import EngineError
 from harvest.probe.state import IDENTITY, SINK, Edited, Routing, Segment
 
 FOREVER = 2**31 - 1
@@ -62,8 +63,8 @@ class Journey:
         return self.high_water - self.ticket.count_start
 
 
-class NoSlotLeft(RuntimeError):
-    """More requests want to be counted at once than there are slots: the asker's bug."""
+class NoSlotLeft(EngineError):
+    """A request wants to be counted and cannot: no slot is free, or another one of the same key is counted still."""
 
 
 class Router:
@@ -71,6 +72,7 @@ class Router:
 
     def __init__(self, num_slots: int, holds: int = 0) -> None:
         self._holds = holds
+        self._num_slots = num_slots
         self._free = list(range(num_slots - 1, SINK, -1))
         self._journeys: dict[str, Journey] = {}
         self._counted: dict[int, Journey] = {}
@@ -82,8 +84,11 @@ class Router:
             return
         journey = Journey(ticket, SINK, ticket.count_start)
         if ticket.count_start < ticket.count_stop:
-            if not self._free:
-                raise NoSlotLeft(f"no slot left for request {ticket.key}: collect finished units first")
+            if ticket.key in self._counted or not self._free:
+                raise NoSlotLeft(
+                    f"request {ticket.key} of a unit cannot be counted: its key is taken, or none of "
+                    f"{self._num_slots - 1} slots is free; a unit before it was not released, report it as a bug"
+                )
             journey.slot = self._free.pop()
             self._counted[ticket.key] = journey
         self._journeys[request_id] = journey

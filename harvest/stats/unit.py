@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,40 +30,53 @@ class UnitMoments:
     # mean, m2, min, max, positive_count; question_mean, question_m2; question_rate_mean, question_rate_m2
 
 
-def _spread(values_QLF: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and sum of squared deviations over the first axis, by two passes."""
-    mean_LF = values_QLF.mean(axis=0)
-    return mean_LF, np.square(values_QLF - mean_LF).sum(axis=0)
+_FLOATS = ("mean", "m2", "min", "max", "question_mean", "question_m2", "question_rate_mean", "question_rate_m2")
 
 
 def fold_unit(rows: RequestRows) -> UnitMoments:
     """The moments of a unit; requests without tokens count in neither tokens nor questions.
 
-    Source: Chan, Golub, LeVeque 1983.
+    Layer by layer, because a unit of a large model is gigabytes. Source: Chan, Golub, LeVeque 1983.
     """
-    answered_Q = rows.num_tokens_Q > 0
+    answered_Q = np.flatnonzero(rows.num_tokens_Q > 0)
     shape = rows.mean_QLF.shape[1:]
-    if not answered_Q.any():
-        names = ("mean", "m2", "min", "max", "question_mean", "question_m2", "question_rate_mean", "question_rate_m2")
-        empty: dict[str, Array] = {name: np.full(shape, np.nan) for name in names}
-        return UnitMoments(0, 0, empty | {"positive_count": np.zeros(shape, np.int64)})
+    variables: dict[str, Array] = {name: np.full(shape, np.nan) for name in _FLOATS}
+    variables["positive_count"] = np.zeros(shape, np.int64)
     tokens_Q = rows.num_tokens_Q[answered_Q]
-    weight_Q = tokens_Q.astype(np.float64)[:, None, None]
-    mean_QLF, positive_QLF = rows.mean_QLF[answered_Q], rows.positive_QLF[answered_Q]
-    mean_LF = (weight_Q * mean_QLF).sum(axis=0) / weight_Q.sum()
-    m2_LF = (rows.m2_QLF[answered_Q] + weight_Q * np.square(mean_QLF - mean_LF)).sum(axis=0)
-    question_mean_LF, question_m2_LF = _spread(mean_QLF)
-    # no neuron has no rate
-    rate_mean_LF, rate_m2_LF = _spread(np.where(np.isnan(mean_QLF), np.nan, positive_QLF / weight_Q))
-    variables: dict[str, Array] = {
-        "mean": mean_LF,
-        "m2": m2_LF,
-        "min": rows.min_QLF[answered_Q].min(axis=0),
-        "max": rows.max_QLF[answered_Q].max(axis=0),
-        "positive_count": positive_QLF.sum(axis=0),
-        "question_mean": question_mean_LF,
-        "question_m2": question_m2_LF,
-        "question_rate_mean": rate_mean_LF,
-        "question_rate_m2": rate_m2_LF,
+    if len(answered_Q):
+        for layer in range(shape[0]):
+            for name, values_F in _fold_layer(rows, answered_Q, tokens_Q, layer).items():
+                variables[name][layer] = values_F
+    return UnitMoments(int(tokens_Q.sum()), len(answered_Q), variables)
+
+
+def _fold_layer(
+    rows: RequestRows, answered_Q: NDArray[np.intp], tokens_Q: NDArray[np.int64], layer: int
+) -> dict[str, Array]:
+    def of(values_QLF: NDArray[Any]) -> NDArray[Any]:
+        values_QF: NDArray[Any] = values_QLF[answered_Q, layer]
+        return values_QF
+
+    weight_Q1 = tokens_Q.astype(np.float64)[:, None]
+    mean_QF, positive_QF = of(rows.mean_QLF), of(rows.positive_QLF)
+    mean_F = (weight_Q1 * mean_QF).sum(axis=0) / weight_Q1.sum()
+    question_mean_F, question_m2_F = _spread(mean_QF)
+    # what is no neuron has no rate
+    rate_mean_F, rate_m2_F = _spread(np.where(np.isnan(mean_QF), np.nan, positive_QF / weight_Q1))
+    return {
+        "mean": mean_F,
+        "m2": (of(rows.m2_QLF) + weight_Q1 * np.square(mean_QF - mean_F)).sum(axis=0),
+        "min": of(rows.min_QLF).min(axis=0),
+        "max": of(rows.max_QLF).max(axis=0),
+        "positive_count": positive_QF.sum(axis=0),
+        "question_mean": question_mean_F,
+        "question_m2": question_m2_F,
+        "question_rate_mean": rate_mean_F,
+        "question_rate_m2": rate_m2_F,
     }
-    return UnitMoments(int(tokens_Q.sum()), int(answered_Q.sum()), variables)
+
+
+def _spread(values_QF: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and sum of squared deviations over the first axis, by two passes."""
+    mean_F = values_QF.mean(axis=0)
+    return mean_F, np.square(values_QF - mean_F).sum(axis=0)

@@ -91,10 +91,28 @@ def test_one_condition_does_not_poison_anothers_cache(engine, oracle):
 
 
 def test_edits_outside_the_model_are_refused_before_anything_runs(engine):
-    with pytest.raises(SelectionError, match="layer 3, neuron 5 is not in this model of 3 layers with 96 neurons"):
+    with pytest.raises(SelectionError, match="layer 3, neuron 5 is not in this model, which has 3 probed layers"):
         engine.answer([Request((1, 2), Edit("x", edit_row([(3, 5)])))], Sampling(1))
     with pytest.raises(SelectionError, match="layer 1, neuron 7 is edited twice"):
         engine.answer([Request((1, 2), Edit("x", edit_row([(1, 7), (1, 7)])))], Sampling(1))
+
+
+def test_a_failed_step_leaves_nothing_behind(engine, oracle, monkeypatch: pytest.MonkeyPatch):
+    """Its requests are aborted and its slots free: the next unit and the next answers are as ever."""
+    texts = [Text(random_tokens(n, n), 1, n) for n in (30, 20)]
+    router = engine._llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker._router
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(router, "route", fail_once)
+            with pytest.raises(RuntimeError, match="the GPU fell off"):
+                engine.capture(texts)
+        assert not engine._llm.llm_engine.has_unfinished_requests()
+    assert_rows(engine.capture(texts), texts, oracle)
+    assert len(engine.answer([Request((1, 2, 3))], Sampling(4))[0].token_ids) == 4
+
+
+def fail_once(*_: object) -> None:
+    raise RuntimeError("the GPU fell off")
 
 
 def test_an_unknown_activation_is_refused():

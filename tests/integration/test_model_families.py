@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -143,7 +144,9 @@ def test_a_model_of_routed_experts_alone_is_refused_by_name(tmp_path: Path):
         open_engine(options)
 
 
-def test_skipping_all_there_is_is_refused(tmp_path: Path):
-    options = options_of(write_checkpoint(tmp_path, MIXTRAL), MIXTRAL, "float32")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_skipping_all_there_is_is_refused(tmp_path: Path, ranks: int):
+    """Also by ranks in processes of their own, whose errors vLLM keeps to itself."""
+    options = replace(options_of(write_checkpoint(tmp_path, MIXTRAL), MIXTRAL, "float32"), tensor_parallel=ranks)
     with pytest.raises(ModelError, match=r"^MixtralForCausalLM: no MLP outside of routed experts"):
         open_engine(options)

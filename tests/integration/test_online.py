@@ -63,6 +63,6 @@ def test_online_rows_equal_the_reference(engine, tiny_llama: Path):
 
 
 def test_more_requests_than_slots_are_refused_and_the_engine_goes_on(engine):
-    with pytest.raises(EngineError, match="65 requests count at once, but num_slots is 65"):
+    with pytest.raises(EngineError, match="65 requests are to count at once, and the engine was opened for 64"):
         engine.answer_and_capture([(1, 2)] * 65, Sampling(1), "response")
     assert engine.capture([Text(PROMPTS[0], 0, 5)]).num_tokens_Q.tolist() == [5]

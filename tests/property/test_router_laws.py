@@ -140,8 +140,10 @@ def test_a_released_slot_is_given_again_and_no_more_than_there_are():
     router = Router(3)
     for key in (1, 2):
         router.arrive(f"r{key}", Ticket(key, 0, 4))
-    with pytest.raises(NoSlotLeft, match="request 3"):
+    with pytest.raises(NoSlotLeft, match=r"request 3 .* none of 2 slots is free"):
         router.arrive("r3", Ticket(3, 0, 4))
+    with pytest.raises(NoSlotLeft, match=r"request 2 .* its key is taken"):
+        router.arrive("another", Ticket(2, 0, 4))
     router.arrive("r4", Ticket(4, 5, 5))
     assert slots_of(router, [4, 99]) == [SINK, SINK]
     (freed,) = slots_of(router, [2])

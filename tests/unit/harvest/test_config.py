@@ -94,7 +94,7 @@ def test_an_unknown_section_is_named_with_the_known_ones(tmp_path: Path):
         ("respond.repetition_penalty=.inf", ":respond.repetition_penalty: input should be a finite number, not inf"),
         ("respond.repetition_penalty=.nan", ":respond.repetition_penalty: input should be a finite number, not nan"),
         ("respond.option_order=random", ":respond.option_order: input should be 'published' or 'balanced'"),
-        ("capture.mode=online", ":capture.mode: input should be 'replay', not 'online'"),
+        ("capture.mode=both", ":capture.mode: input should be 'replay' or 'online', not 'both'"),
         ("capture.phase=answer", ":capture.phase: input should be 'prompt', 'response' or 'both', not 'answer'"),
         ("select.0.threshold=.inf", ":select.0.threshold: input should be a finite number"),
         ("select.0.method=entrophy", ":select.0.method: input should be 'probability', not 'entrophy'"),

@@ -135,6 +135,12 @@ def test_experts_that_are_mlps_of_their_own_are_left_alone():
     assert found(model(layer(mlp=mlp)), "skip") == [(0, 4, 0)]
 
 
+def test_a_shared_expert_that_is_not_understood_is_not_passed_over():
+    strange = Tree(gate_up_proj=Column(8), act_fn=MulAndSilu(), down_proj=Row(4))
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.shared_expert\.act_fn.*MulAndSilu"):
+        find_mlps(model(layer(mlp=gated()), routed(strange)), "skip")
+
+
 def test_skipping_all_there_is_is_refused():
     assert refusal(model(routed(), routed()), "skip").startswith("Tree: no MLP outside of routed experts was found")
 
