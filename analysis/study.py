@@ -166,6 +166,7 @@ class StudyRun:
     def fleet(self, debug: bool) -> Fleet:
         """The engines of this study, none of them open yet."""
         model, cluster = self.study.model, self.study.cluster
+        is_online = self.study.capture.mode == "online"
         options = EngineOptions(
             model.path.absolute(),
             dtype=model.dtype,
@@ -174,7 +175,9 @@ class StudyRun:
             pipeline_parallel=model.pipeline_parallel,
             routed_experts=model.routed_experts,
             max_num_seqs=cluster.max_num_seqs,
-            num_slots=1 + (REQUESTS_PER_TASK if self.study.capture.mode == "online" else MAX_BLOCK),
+            num_slots=1 + (REQUESTS_PER_TASK if is_online else MAX_BLOCK),
+            # replay prefills: it has next to no single tokens, and holding back doubles a slot's memory
+            holds=16 if is_online else 0,
             max_num_batched_tokens=cluster.max_num_batched_tokens,
             compiled=cluster.compiled,
             fold=cluster.fold,
