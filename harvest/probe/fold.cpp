@@ -102,35 +102,52 @@ void fold(const Layer &layer, int slot, Rows<Element> rows, int number, int befo
               layer.positive + at, layer.peak + at);
 }
 
+// Whether a segment's only token is held back instead of folded.
+bool is_held(const Layer &layer, const Segment &segment) { return segment.length == 1 && layer.capacity > 0; }
+
+// Whether what the slot holds back is folded first: it is full, or more than one token comes after it.
+bool is_flushed(const Layer &layer, const Segment &segment) {
+    return segment.held > 0 && (!is_held(layer, segment) || segment.held == layer.capacity);
+}
+
+template <typename Element>
+Element *held_rows(const Layer &layer, int slot) {
+    return static_cast<Element *>(layer.held) + slot * layer.capacity * layer.width;
+}
+
 template <typename Element>
 void fold_segment(const Layer &layer, const Segment &segment, const Rows<Element> rows, int64_t from, int columns) {
-    auto *held = static_cast<Element *>(layer.held) + segment.slot * layer.capacity * layer.width;
-    const Rows<Element> new_rows{rows.data + segment.begin * rows.stride, rows.stride, rows.table};
-    const bool hold = segment.length == 1 && layer.capacity > 0;
-    const bool full = segment.held == layer.capacity;
-    if (segment.held > 0 && (!hold || full)) {
-        const Rows<Element> old_rows{held, layer.width, rows.table};
+    if (is_flushed(layer, segment)) {
+        const Rows<Element> old_rows{held_rows<Element>(layer, segment.slot), layer.width, rows.table};
         fold(layer, segment.slot, old_rows, segment.held, segment.before - segment.held, from, columns);
     }
-    if (!hold) {
+    if (!is_held(layer, segment)) {
+        const Rows<Element> new_rows{rows.data + segment.begin * rows.stride, rows.stride, rows.table};
         fold(layer, segment.slot, new_rows, segment.length, segment.before, from, columns);
-        return;
     }
-    Element *place = held + (full ? 0 : segment.held) * layer.width + from;
-    std::copy_n(new_rows.data + from, columns, place);
 }
 
 template <typename Element>
 void fold_step(const Layer &layer, const Segment *segments, int number, const Rows<Element> rows, int64_t width) {
-    const int64_t tiles = (width + COLUMNS - 1) / COLUMNS;
+    const bool folds = std::any_of(segments, segments + number, [&](const Segment &segment) {
+        return !is_held(layer, segment) || is_flushed(layer, segment);
+    });
+    const int64_t tiles = folds ? (width + COLUMNS - 1) / COLUMNS : 0;
 #pragma omp parallel for schedule(static)
     for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t from = tile * COLUMNS;
         const int columns = int(std::min<int64_t>(COLUMNS, width - from));
         for (int s = 0; s < number; ++s) fold_segment(layer, segments[s], rows, from, columns);
     }
-    if (!layer.count) return;
-    for (int s = 0; s < number; ++s) layer.count[segments[s].slot] += segments[s].length;
+    // whole rows, after what they replace was folded: a tile's worth at a time would visit every page once a tile
+    for (int s = 0; s < number; ++s) {
+        const Segment &segment = segments[s];
+        if (layer.count) layer.count[segment.slot] += segment.length;
+        if (!is_held(layer, segment)) continue;
+        const int64_t place = segment.held == layer.capacity ? 0 : segment.held;
+        std::copy_n(rows.data + segment.begin * rows.stride, width,
+                    held_rows<Element>(layer, segment.slot) + place * layer.width);
+    }
 }
 
 }  // namespace
