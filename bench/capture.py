@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bench.checkpoint import SHAPES, Shape, write_checkpoint
 from bench.floor import floor_lines
+from bench.lines import CONTENDERS
 from bench.machine import machine_lines
 from bench.table import HEADER, table_lines, target_lines
 from bench.turns import Rounds, take_turns
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     workload = make_workload(given.texts, given.new_tokens)
     table, below = list(HEADER), []
     for shape in (SHAPES[name] for name in given.sizes):
-        parameters, rounds = measure(shape, workload, given.rounds)
+        parameters, rounds = measure(shape, workload, given.rounds, given.who)
         table += table_lines(shape.name, rounds.taken, workload)
         below += [*floor_lines(shape, parameters, workload), *target_lines(shape.name, rounds.taken, workload)]
         below += [f"{shape.name}: {remark}" for remark in rounds.remarks]
@@ -63,6 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=["3M", "95M"])
+    parser.add_argument("--who", nargs="+", choices=CONTENDERS, default=[], help="these alone, beside bare vLLM")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--texts", type=int)
     parser.add_argument("--new-tokens", type=int)
@@ -74,7 +76,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def measure(shape: Shape, workload: Workload, rounds: int) -> tuple[int, Rounds]:
+def measure(shape: Shape, workload: Workload, rounds: int, who: Sequence[str] = ()) -> tuple[int, Rounds]:
     """The number of parameters, and the rounds; progress goes to standard error."""
     with tempfile.TemporaryDirectory() as folder:
         parameters = write_checkpoint(Path(folder), shape)
@@ -82,7 +84,7 @@ def measure(shape: Shape, workload: Workload, rounds: int) -> tuple[int, Rounds]
         def say(text: str) -> None:
             print(f"{shape.name}: {text}", file=sys.stderr, flush=True)
 
-        return parameters, take_turns(Path(folder), workload, rounds, say)
+        return parameters, take_turns(Path(folder), workload, rounds, say, who)
 
 
 def _work(workload: Workload, rounds: int) -> str:

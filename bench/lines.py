@@ -41,6 +41,9 @@ REPLAY = "ours, respond + replay"
 PRACTICE = "reference practice"
 
 
+CONTENDERS = (ROWS, HISTOGRAM, HOOKS, ONLINE, REPLAY, PRACTICE)
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What one process offers: passes over the workload, and what it cannot do, with the reason."""

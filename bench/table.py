@@ -58,15 +58,15 @@ def target_lines(name: str, taken: Mapping[Line, Sequence[Taken]], workload: Wor
     """What was aimed at and what was seen, by CPU and by wall time."""
     many = workload.many
 
-    def find(work: str, who: str, groups: int) -> Line:
-        return next(line for line in taken if (line.work, line.who, line.groups) == (work, who, groups))
+    def find(work: str, who: str, groups: int) -> Line | None:
+        return next((line for line in taken if (line.work, line.who, line.groups) == (work, who, groups)), None)
 
     rows, practice = find(PREFILL, ROWS, many), find(GENERATION, PRACTICE, many)
     online = find(GENERATION, ONLINE, many)
     asked = [
-        ("≤ 1.08", rows, rows.bare),
+        ("≤ 1.08", rows, rows and rows.bare),
         ("≥ 2", find(PREFILL, HOOKS, many), rows),
-        ("≤ 1.05", online, online.bare),
+        ("≤ 1.05", online, online and online.bare),
         ("≥ 1.3", practice, online),
         ("≥ 1.3", find(GENERATION, PRACTICE, 1), online),
     ]
@@ -74,4 +74,5 @@ def target_lines(name: str, taken: Mapping[Line, Sequence[Taken]], workload: Wor
         f"{name}, {line.work}: {line} ÷ {other}: target {target}, seen {paired(taken, line, other, 'cpu_s').ratio} by "
         f"CPU, {paired(taken, line, other, 'wall_s').ratio} by wall"
         for target, line, other in asked
+        if line is not None and other is not None
     ]

@@ -44,14 +44,19 @@ class Rounds:
     remarks: tuple[str, ...]
 
 
-def take_turns(model: Path, workload: Workload, rounds: int, say: Callable[[str], None]) -> Rounds:
+def take_turns(
+    model: Path, workload: Workload, rounds: int, say: Callable[[str], None], who: Sequence[str] = ()
+) -> Rounds:
     """All lines of all contenders, measured in so many rounds, after each contender has done each kind of work once.
 
+    `who` leaves out every line that is neither bare vLLM's nor one of theirs; none: all lines.
     Each round starts one line later than the one before, so that no line always follows the same one.
     """
     with _opened(model, workload) as pipes:
         offers: dict[str, Offer] = {peer: _received(pipe, peer) for peer, pipe in pipes.items()}
-        turns = [(line, peer) for peer, (lines, _) in offers.items() for line in lines]
+        every = [(line, peer) for peer, (lines, _) in offers.items() for line in lines]
+        bare = {line.bare for line, _ in every if line.who in who}
+        turns = [(line, peer) for line, peer in every if not who or line.who in who or line in bare]
 
         def take(line: Line, peer: str) -> Taken:
             pipes[peer].send(line)
