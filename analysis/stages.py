@@ -69,6 +69,11 @@ def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
                 f"{run.folder.root}: {before} was not run with these settings; run `value-harvest {before}` first, "
                 "or `value-harvest run` for all"
             )
+        if not STAGES[before].is_intact(run):
+            raise InputError(
+                f"{run.folder.root}: some of what {before} left in {run.store.root} is gone; run "
+                f"`value-harvest {before}` again, which mends it, or `value-harvest run` for all"
+            )
     inputs = _inputs(name, run)
     if not stage.is_intact(run):
         run.folder.forget(name)
@@ -170,10 +175,12 @@ def _recorded(run: StudyRun, units: Sequence[str]) -> dict[str, Any]:
 
 
 def _views_are_there(run: StudyRun) -> bool:
-    """A view that was deleted is folded again from the commits."""
+    """A plan that was deleted is written again, and a view is folded again from the commits."""
     if not (run.folder / "capture.json").is_file():
         return True
     where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
+    if not (run.folder / "plan.json").is_file() or not run.store.has_plan(where.get("plan", "")):
+        return False
     return all(reader.is_published(Path(where[name])) for name in VIEWS if where.get(name))
 
 

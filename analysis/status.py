@@ -27,14 +27,17 @@ def run_status(root: Path) -> dict[str, Any]:
         "rows": None,
         "histogram": None,
     }
+    plan = None
     if (folder / "plan.json").is_file():
         planned = read_json(folder / "plan.json", "capture", ("store", "plan", "quarantined"))
-        store = Store(Path(planned["store"]))
-        units = {unit for block in store.read_plan(planned["plan"])["blocks"] for unit in block["units"].values()}
+        store, plan = Store(Path(planned["store"])), planned["plan"]
+        units = {unit for block in store.read_plan(plan)["blocks"] for unit in block["units"].values()}
         done = len(store.committed(units))
         counted, quarantined = {"done": done, "missing": len(units) - done}, sorted(planned["quarantined"])
         status |= {"store": planned["store"], "units": {**counted, "quarantined": quarantined}}
     if (folder / "capture.json").is_file():
         captured = read_json(folder / "capture.json", "capture", ("merged", "rows"))
-        status |= {name: captured.get(name) for name in ("merged", "rows", "histogram")}
+        # a capture of other settings was begun since and is not through: its views are not those
+        if captured.get("plan") == plan:
+            status |= {name: captured.get(name) for name in ("merged", "rows", "histogram")}
     return status

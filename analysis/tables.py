@@ -35,7 +35,7 @@ def read_table(path: Path, columns: Collection[str], stage: str) -> pa.Table:
         raise SelectionError(f"{path}: no such file; {remedy}")
     try:
         table = pq.read_table(path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise SelectionError(f"{path}: not a readable Parquet file ({error}); delete it and {remedy}") from error
     missing = sorted(set(columns) - set(table.column_names))
     if missing:

@@ -40,7 +40,7 @@ def _read(path: Path, where: str) -> dict[str, NDArray[np.int64]]:
         raise SelectionError(f"{where}: no such file; {_REMEDY}")
     try:
         table = pq.read_table(path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise SelectionError(f"{where}: not a readable Parquet file ({error}); {_REMEDY}") from error
     for name in ("layer", "neuron"):
         if name not in table.column_names or not pa.types.is_integer(table[name].type) or table[name].null_count:

@@ -50,8 +50,9 @@ class Engine:
             pipeline_parallel_size=options.pipeline_parallel,
             # inside a Ray actor vLLM would choose Ray, which asks for GPUs of its own
             distributed_executor_backend="mp" if options.num_ranks > 1 else None,
-            max_num_seqs=options.max_num_seqs,
-            max_num_batched_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
+            # a step has a token at least for each request that it serves
+            max_num_seqs=min(options.max_num_seqs, options.max_num_batched_tokens),
+            max_num_batched_tokens=options.max_num_batched_tokens,
             enforce_eager=not options.compiled,
             seed=0,
             disable_log_stats=True,

@@ -48,8 +48,9 @@ def _folder(
     fused = options.product == "fused"
     if name == "triton":
         if find_spec("triton") is None:
+            where = "" if device.type == "cuda" else f", and this engine runs on {device.type}, where it cannot help"
             raise EngineError(
-                "fold: triton is asked for, and Triton is not installed; install it or set cluster.fold: auto"
+                f"cluster.fold: triton is asked for, and Triton is not installed{where}; set cluster.fold: auto"
             )
         from harvest.probe.triton_fold import TritonFolder
 
@@ -59,7 +60,7 @@ def _folder(
     if name == "torch":
         return TorchFolder()
     if device.type != "cpu":
-        raise EngineError(f"fold: native runs on a CPU only, not on {device.type}; set cluster.fold: auto")
+        raise EngineError(f"cluster.fold: native runs on a CPU only, not on {device.type}; set cluster.fold: auto")
     return NativeFolder(layers, statistics)
 
 

@@ -48,7 +48,9 @@ class TritonFolder(Folder):
         """Raises EngineError without a CUDA device, or if a fused product cannot be proven to be the stock one."""
         device = statistics.mean_LSF.device
         if device.type != "cuda" and not INTERPRETED:
-            raise EngineError(f"fold: triton runs on a CUDA device only, not on {device.type}; set cluster.fold: auto")
+            raise EngineError(
+                f"cluster.fold: triton runs on a CUDA device only, not on {device.type}; set cluster.fold: auto"
+            )
         most = max(1, statistics.mean_LSF.shape[1] - 1)
         self.segments: DeviceSegments = DeviceSegments.allocate(most, device)
         self._fused = fused

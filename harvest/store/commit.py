@@ -113,6 +113,11 @@ class Store:
         with told(self.root):
             return write_plan(self.root / "plans", plan)
 
+    def has_plan(self, key: str) -> bool:
+        """Whether the plan of that hash is there; says nothing about its bytes."""
+        with told(self.root):
+            return (self.root / "plans" / f"{key}.json").is_file()
+
     def read_plan(self, key: str) -> dict[str, Any]:
         """The plan of that hash; raises DamagedStore if it is missing or was changed."""
         with told(self.root):

@@ -20,20 +20,22 @@ from harvest.store.tree import sha256_of
 from harvest.store.view import checked, read_view, record_path
 
 
-def open_merged(path: Path) -> xr.Dataset:
+def open_merged(path: Path | str) -> xr.Dataset:
     """Statistics over (group, layer, neuron); raises DamagedStore, naming the file, unless all is as published."""
-    return _open(checked(path))
+    return _open(checked(Path(path)))
 
 
-def open_rows(path: Path) -> xr.Dataset:
+def open_rows(path: Path | str) -> xr.Dataset:
     """Per-question rows over (question, layer, neuron); raises DamagedStore as above, NeedsRows if there are none."""
+    path = Path(path)
     if not path.exists():
         raise NeedsRows(f"rows {path} do not exist; capture again with `rows: full`")
     return _open(checked(path))
 
 
-def open_histogram(path: Path) -> xr.Dataset:
+def open_histogram(path: Path | str) -> xr.Dataset:
     """Counts over (group, site, bin); raises DamagedStore as above, NeedsRows if there is none."""
+    path = Path(path)
     if not path.exists():
         raise NeedsRows(
             f"histogram {path} does not exist; capture again with `histogram: {{neurons: NEURONS.parquet}}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,10 @@ def test_status_counts_what_is_committed_of_the_plan(tmp_path: Path):
         "rows": None,
         "histogram": None,
     }
-    write_json(folder / "capture.json", {"merged": "m", "rows": None})
+    write_json(folder / "capture.json", {"plan": "another", "merged": "m", "rows": None})
+    assert run_status(folder.root) == status, "the views of other settings"
+    key = json.loads((folder / "plan.json").read_text())["plan"]
+    write_json(folder / "capture.json", {"plan": key, "merged": "m", "rows": None})
     (folder / ".stages").mkdir()
     write_json(folder / ".stages/respond.json", {})
     assert run_status(folder.root) == {**status, "merged": "m", "stages": ["respond"]}
