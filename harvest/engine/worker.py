@@ -1,4 +1,4 @@
-"""vLLM's worker with a probe: the only reader of vLLM's internals beside batches.py.
+"""vLLM's worker with a probe; it, batches.py and mlps.py read vLLM's internals.
 
 One process holds one rank. The client speaks to it by `collective_rpc` and the method names that start with `probe_`.
 """

@@ -24,7 +24,8 @@ def settle(probe: Probe, journeys: Sequence[Journey | None], planned: Sequence[i
         if journey is None or not journey.held:
             continue
         surplus = min(max(0, journey.counted - wanted), journey.held)
-        probe.statistics.count_LS[:, journey.slot] -= surplus
+        if surplus:
+            probe.statistics.count_LS[:, journey.slot] -= surplus
         if journey.held > surplus:
             before = journey.counted - journey.held
             held.append(Segment(0, journey.held - surplus, journey.slot, 0, before))
