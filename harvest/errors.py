@@ -12,6 +12,7 @@
         ├── EngineError           the engine could not be opened, or broke
         ├── CaptureError          counted ≠ planned, a NaN, a layer that did not move
         ├── UnitsFailed           units that were given up after their retries, named
+        ├── Interrupted           a signal asked the run to end
         └── StoreError            the store cannot be written
             └── DamagedStore      a file that is missing or not what its commit record says
 
@@ -78,12 +79,21 @@ class UnitsFailed(RunError):
         # the reason of each, by task
 
 
+class Interrupted(RunError):
+    """A signal asked the run to end; what ran was finished, the rest was never begun."""
+
+
 class StoreError(RunError):
-    """The store cannot be written."""
+    """The store cannot be written or reached."""
 
     retryable = False
     # every actor writes to the same store
+    ends_run = True
+    # nothing can be kept, so nothing further is worth computing
 
 
 class DamagedStore(StoreError):
     """A stored file is missing, or is not what its commit record says."""
+
+    ends_run = False
+    # the others are whole

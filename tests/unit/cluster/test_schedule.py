@@ -22,6 +22,7 @@ from cluster.events import (
     Event,
     GiveUp,
     Quarantine,
+    RoomSeen,
     StartActor,
     StopActor,
     Submit,
@@ -82,16 +83,19 @@ class World:
         while self.starting:
             self.ready(min(self.starting))
 
-    def done(self, actor_id: int) -> None:
-        self.tell(TaskDone(actor_id, self.idle_or_busy[actor_id].pop(0).task_id))
+    def done(self, actor_id: int, task_id: str = "") -> None:
+        tasks = self.idle_or_busy[actor_id]
+        task = next(task for task in tasks if task.task_id == (task_id or tasks[0].task_id))
+        tasks.remove(task)
+        self.tell(TaskDone(actor_id, task.task_id))
 
-    def fail(self, actor_id: int, retryable: bool = True) -> None:
+    def fail(self, actor_id: int, retryable: bool = True, ends_run: bool = False) -> None:
         task = self.idle_or_busy[actor_id].pop(0)
-        self.tell(TaskFailed(actor_id, task.task_id, "ValueError: no", retryable))
+        self.tell(TaskFailed(actor_id, task.task_id, "ValueError: no", retryable, ends_run))
 
-    def lose(self, actor_id: int) -> None:
+    def lose(self, actor_id: int, with_machine: bool = False) -> None:
         del self.idle_or_busy[actor_id]
-        self.tell(ActorLost(actor_id, "killed"))
+        self.tell(ActorLost(actor_id, "killed", with_machine))
 
     def running(self, actor_id: int) -> list[str]:
         return [task.task_id for task in self.idle_or_busy[actor_id]]
@@ -104,11 +108,17 @@ def world(num_actors: int, *costs: float, policy: Policy | None = None) -> World
 
 
 def test_the_costliest_task_goes_first() -> None:
-    w = world(2, 1, 6, 3, 5, 2, 4)
+    w = world(2, 10, 60, 30, 50, 20, 40, 5, 5, 5, 5)
     w.ready_all()
     assert w.submitted == [(0, "t1"), (0, "t3"), (1, "t5"), (1, "t2")]
     w.done(1)
     assert w.submitted[-1] == (1, "t4")
+
+
+def test_no_actor_is_given_a_second_task_beyond_its_share_of_the_work() -> None:
+    w = world(2, 9, 8, 7, 1)
+    w.ready_all()
+    assert w.submitted == [(0, "t0"), (1, "t1")]
 
 
 def test_near_the_end_a_task_waits_for_the_first_free_actor_even_one_that_still_starts() -> None:
@@ -124,18 +134,60 @@ def test_no_more_actors_start_than_there_are_tasks() -> None:
     assert world(8).starting == {}
 
 
-def test_a_lost_actors_running_task_is_blamed_and_the_waiting_one_is_not() -> None:
-    w = world(1, 2, 1)
+def test_a_loss_with_two_in_flight_charges_neither_and_both_run_alone_afterwards() -> None:
+    w = world(1, 3, 2, 1)
+    w.ready_all()
+    assert w.running(0) == ["t0", "t1"]
+    w.lose(0)
     w.ready_all()
     for attempt in range(3):
         actor_id = min(w.idle_or_busy)
-        assert w.running(actor_id) == ["t0", "t1"], attempt
+        assert w.running(actor_id) == ["t0"], attempt
         w.lose(actor_id)
         w.ready_all()
     assert w.quarantined == [Failure("t0", "killed", 3)]
-    w.done(min(w.idle_or_busy))
+    for alone in ("t1", "t2"):
+        assert w.running(4) == [alone]
+        w.done(4)
     assert w.schedule.finished
-    assert w.ended == {"t0": 1, "t1": 1}
+    assert w.ended == {"t0": 1, "t1": 1, "t2": 1}
+
+
+def test_a_lost_machine_is_no_tasks_fault_until_it_happens_again_and_again() -> None:
+    w = world(1, 1, policy=Policy(max_attempts=1, max_machines_lost=3, max_actor_restarts=0))
+    for _ in range(3):
+        w.ready_all()
+        w.lose(min(w.idle_or_busy), with_machine=True)
+        assert not w.quarantined
+        assert w.given_up == ""
+    w.ready_all()
+    w.lose(min(w.idle_or_busy), with_machine=True)
+    assert w.quarantined == [Failure("t0", "killed", 1)]
+
+
+def test_the_two_in_flight_may_end_in_any_order() -> None:
+    w = world(1, 3, 2, 1)
+    w.ready_all()
+    w.done(0, "t1")
+    assert w.running(0) == ["t0", "t2"]
+    w.done(0, "t2")
+    w.done(0, "t0")
+    assert w.schedule.finished
+
+
+def test_a_task_that_must_be_alone_is_not_kept_waiting_for_the_end_of_the_queue() -> None:
+    w = world(2, 9, 8, *[1] * 20)
+    w.ready_all()
+    (held,) = (actor for actor, tasks in w.idle_or_busy.items() if [t.task_id for t in tasks] == ["t0", "t1"])
+    w.lose(held)
+    w.ready_all()
+    assert w.running(2) == ["t0"]
+    while w.idle_or_busy[1]:
+        w.done(1)
+        if w.running(1) == ["t1"]:
+            break
+    assert w.submitted[-1] == (1, "t1")
+    assert len(w.ended) <= 3
 
 
 def test_a_retry_goes_to_another_actor() -> None:
@@ -195,6 +247,38 @@ def test_a_waiting_tasks_deadline_counts_from_when_it_runs() -> None:
     assert w.stopped == []
 
 
+def test_the_one_that_was_first_is_past_its_deadline_however_many_go_by_beside_it() -> None:
+    w = world(1, 9, *[1] * 9, policy=Policy(max_attempts=1, deadline_s=10))
+    w.ready_all()
+    for number in range(1, 6):
+        w.now += 3
+        w.tell(Tick())
+        if w.stopped:
+            break
+        w.done(0, f"t{number}")
+    assert w.stopped == [0]
+    assert w.now == 12
+    assert w.quarantined == [Failure("t0", "it ran longer than its deadline of 10 s", 1)]
+
+
+def test_a_worker_that_is_never_built_is_given_up_at_the_deadline() -> None:
+    w = world(1, 1, policy=Policy(deadline_s=10))
+    w.tell(ActorPlaced(0))
+    w.idle_or_busy[0] = []
+    w.now = 11
+    w.tell(Tick())
+    assert w.stopped == [0]
+    assert w.given_up == "building its worker: it ran longer than its deadline of 10 s"
+
+
+def test_an_actor_that_no_machine_has_room_for_yet_has_no_deadline() -> None:
+    w = world(1, 1, policy=Policy(deadline_s=10))
+    w.now = 1000
+    w.tell(Tick())
+    assert w.starting == {0: 0}
+    assert w.schedule.counts.unplaced == 1
+
+
 def test_what_a_stopped_actor_still_sends_counts_for_nothing() -> None:
     w = world(1, 1, policy=Policy(deadline_s=1))
     w.ready_all()
@@ -219,6 +303,64 @@ def test_a_drained_run_finishes_what_runs_and_counts_what_it_leaves() -> None:
     assert w.schedule.finished
     assert w.starting == {}
     assert w.schedule.left + sum(w.ended.values()) == 10
+
+
+def test_a_drain_drops_whole_what_does_not_end_in_time() -> None:
+    w = world(2, *[1] * 10, policy=Policy(drain_s=30))
+    w.ready_all()
+    w.tell(Drain())
+    w.now = 20
+    w.tell(Drain())  # asking again gives no more time
+    w.done(0)
+    w.tell(Tick())
+    assert not w.schedule.finished
+    w.now = 31
+    w.tell(Tick())
+    assert w.schedule.finished
+    assert sorted(w.stopped) == [0, 1]
+    assert (w.schedule.left, w.ended) == (9, {"t0": 1})
+
+
+def test_a_failure_that_ends_the_run_hands_out_nothing_more_and_lets_the_others_end() -> None:
+    w = world(2, *[1] * 100)
+    w.ready_all()
+    w.fail(0, ends_run=True)
+    assert w.schedule.ended_by == 0
+    handed_out = len(w.submitted)
+    for actor_id in (0, 1, 1):
+        w.done(actor_id)
+    assert w.schedule.finished
+    assert len(w.submitted) == handed_out
+    assert (w.schedule.counts.done, w.schedule.left, w.quarantined) == (3, 97, [])
+
+
+def test_more_actors_start_as_far_as_machines_have_room() -> None:
+    w = World(Schedule(2, Policy(), max_actors=5))
+    w.tell(TasksAdded(tuple(Task(f"t{i}", None) for i in range(50))))
+    assert len(w.starting) == 2
+    w.tell(RoomSeen(4))
+    assert len(w.starting) == 4
+    w.tell(RoomSeen(100))
+    assert len(w.starting) == 5
+    w.ready_all()
+    w.tell(RoomSeen(3))
+    for _ in range(2):
+        w.lose(min(w.idle_or_busy), with_machine=True)
+    assert w.starting == {}, "there is no room for another"
+    w.lose(min(w.idle_or_busy), with_machine=True)
+    assert len(w.starting) == 1
+    w.tell(RoomSeen(0))
+    for _ in range(2):
+        w.lose(min(w.idle_or_busy), with_machine=True)
+    assert len(w.starting) == 2, "as many as were asked for always wait for a machine"
+
+
+def test_a_place_that_is_used_up_is_not_made_good_by_one_to_grow_into() -> None:
+    w = World(Schedule(2, Policy(max_actor_restarts=0), max_actors=4))
+    w.tell(TasksAdded(tuple(Task(f"t{i}", None) for i in range(50))))
+    w.ready_all()
+    w.lose(0)
+    assert w.starting == {}
 
 
 def test_actors_stay_for_the_next_run_once_they_have_answered() -> None:
@@ -332,7 +474,9 @@ class AnyOrder(RuleBasedStateMachine):
     @initialize(num_actors=st.integers(1, 4), costs=st.lists(st.sampled_from([1.0, 2.0, 3.0]), max_size=20))
     def begin(self, num_actors: int, costs: list[float]) -> None:
         self.num_tasks = len(costs)
-        self.w = world(num_actors, *costs, policy=Policy(deadline_s=5, max_actor_restarts=1000))
+        self.alone: set[str] = set()
+        self.w = World(Schedule(num_actors, Policy(deadline_s=5, max_actor_restarts=1000), num_actors + 2))
+        self.w.tell(TasksAdded(tuple(Task(f"t{i}", None, cost) for i, cost in enumerate(costs))))
 
     def busy(self) -> list[int]:
         return sorted(actor_id for actor_id, tasks in self.w.idle_or_busy.items() if tasks)
@@ -345,7 +489,8 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.busy())
     @rule(pick=st.randoms())
     def a_task_is_done(self, pick: random.Random) -> None:
-        self.w.done(pick.choice(self.busy()))
+        actor_id = pick.choice(self.busy())
+        self.w.done(actor_id, pick.choice(self.w.running(actor_id)))
 
     @precondition(lambda self: self.busy())
     @rule(pick=st.randoms(), retryable=st.booleans())
@@ -353,9 +498,16 @@ class AnyOrder(RuleBasedStateMachine):
         self.w.fail(pick.choice(self.busy()), retryable)
 
     @precondition(lambda self: self.w.idle_or_busy)
-    @rule(pick=st.randoms())
-    def an_actor_is_lost(self, pick: random.Random) -> None:
-        self.w.lose(pick.choice(sorted(self.w.idle_or_busy)))
+    @rule(pick=st.randoms(), with_machine=st.booleans())
+    def an_actor_is_lost(self, pick: random.Random, with_machine: bool) -> None:
+        lost = pick.choice(sorted(self.w.idle_or_busy))
+        if not with_machine and len(self.w.running(lost)) == 2:
+            self.alone.update(self.w.running(lost))
+        self.w.lose(lost, with_machine)
+
+    @rule(num_actors=st.integers(0, 8))
+    def machines_come_and_go(self, num_actors: int) -> None:
+        self.w.tell(RoomSeen(num_actors))
 
     @rule(actor_id=st.integers(0, 30), task=st.integers(0, 20))
     def a_ghost_speaks(self, actor_id: int, task: int) -> None:
@@ -379,6 +531,11 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def at_most_two_are_in_flight_on_an_actor(self) -> None:
         assert all(len(tasks) <= 2 for tasks in self.w.idle_or_busy.values())
+
+    @invariant()
+    def what_was_lost_beside_another_runs_alone_ever_after(self) -> None:
+        for tasks in self.w.idle_or_busy.values():
+            assert len(tasks) < 2 or not self.alone.intersection(task.task_id for task in tasks)
 
     def teardown(self) -> None:
         """From any state good behaviour leads to the end."""
