@@ -60,9 +60,12 @@ class Roster:
 
     @property
     def has_vacancy(self) -> bool:
-        """Whether one more may be started: as many as were asked for, and beyond that as many as there is room for."""
+        """Whether one more may be started: as many as were asked for, and beyond that as many as there is room for.
+
+        A place that is used up is not made good by one to grow into, unless there is no other actor at all.
+        """
         wanted = max(self._num_actors, min(self._max_actors, self.room)) - self._num_used_up
-        return bool(self._vacant) and len(self.actors) < wanted
+        return bool(self._vacant) and (not self.actors or len(self.actors) < wanted)
 
     def start(self) -> Actor:
         """One more, at the first vacant place."""
