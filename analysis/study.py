@@ -183,7 +183,15 @@ class StudyRun:
             fold=cluster.fold,
             cpu_threads=cluster.cpu_threads,
         )
-        return Fleet(options, cluster.engines, cluster.address, debug)
+        return Fleet(
+            options,
+            cluster.engines,
+            cluster.address,
+            debug,
+            gpus_per_engine=cluster.gpus_per_engine,
+            bind_cores=cluster.bind_cores,
+            dashboard_host=cluster.dashboard_host if cluster.dashboard else None,
+        )
 
     @cached_property
     def role_prompts_digest(self) -> str:

@@ -5,6 +5,7 @@ Ray's own retries are off: they are at-least-once, and know neither quarantine n
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 from cluster.actor import Fault, MakeWorker, Ran, Runner
 from cluster.events import ActorLost, ActorPlaced, ActorReady, ActorUnbuilt, Event, TaskDone, TaskFailed
 from cluster.launch import log_folder
-from cluster.placement import Node, check_fit
+from cluster.placement import Shape
+from cluster.seats import Seats
 from cluster.task import Result, Task
 
 _CLOSE_S = 30.0  # what a worker gets to close before it is killed
@@ -25,8 +27,7 @@ class Build:
     """How an actor of the pool is made."""
 
     make_worker: MakeWorker
-    num_cpus: float
-    num_gpus: float
+    shape: Shape
     env: Mapping[str, str]
     # set before the worker's process imports anything
 
@@ -51,6 +52,9 @@ class Crew:
 
     def __init__(self, build: Build) -> None:
         self._build = build
+        self._seats = Seats(build.shape)
+        self._unseated: dict[int, int] = {}
+        # actors that wait for nodes, and their places
         self._actors: dict[int, Any] = {}
         self._calls: dict[int, deque[_Call]] = {}
         self._ran: dict[str, Ran] = {}
@@ -63,19 +67,18 @@ class Crew:
 
     def check_fit(self, num_actors: int) -> None:
         """Raises PlacementImpossible unless the cluster, when idle, has room for so many."""
-        import ray
-
-        offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = [Node(offer.get("CPU", 0.0), offer.get("GPU", 0.0)) for offer in offers]
-        check_fit(nodes, num_actors, self._build.num_cpus, self._build.num_gpus)
+        self._seats.check_fit(num_actors)
 
     def start(self, actor_id: int, place: int) -> None:
         """Starts an actor and lets it build the worker of this place."""
         import ray
 
+        options = self._seats.take(actor_id)
+        if options is None:
+            self._unseated[actor_id] = place
+            return
         remote = ray.remote(
-            num_cpus=self._build.num_cpus,
-            num_gpus=self._build.num_gpus,
+            **options,
             max_restarts=0,
             max_task_retries=0,
             runtime_env={"env_vars": dict(self._build.env)},
@@ -107,14 +110,16 @@ class Crew:
         """Kills an actor, whatever it does; does nothing if it is gone."""
         import ray
 
+        self._unseated.pop(actor_id, None)
         self._calls.pop(actor_id, None)
         handle = self._actors.pop(actor_id, None)
         if handle is not None:
             ray.kill(handle)
+        self._seats.leave(actor_id)
 
     def stop_all(self) -> None:
         """Kills every actor."""
-        for actor_id in list(self._actors):
+        for actor_id in [*self._actors, *self._unseated]:
             self.stop(actor_id)
 
     def close_all(self) -> list[Fault]:
@@ -136,9 +141,16 @@ class Crew:
         """The events that have come in, after waiting at most so long for one."""
         import ray
 
+        for actor_id, reason in self._seats.broken():
+            self.stop(actor_id)
+            yield ActorLost(actor_id, f"actor {actor_id} was lost: {reason}")
+        for actor_id, place in list(self._unseated.items()):
+            del self._unseated[actor_id]
+            self.start(actor_id, place)
         # an actor's first call alone: when it dies all its calls fail, and only the first was running
         heads = {calls[0].ref: actor_id for actor_id, calls in self._calls.items() if calls}
         if not heads:
+            time.sleep(wait_s if self._unseated else 0)
             return
         ray.wait(list(heads), num_returns=1, timeout=wait_s)
         ready, _ = ray.wait(list(heads), num_returns=len(heads), timeout=0)

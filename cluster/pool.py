@@ -16,6 +16,7 @@ from cluster.crew import Build, Crew
 from cluster.errors import ClusterError, ClusterLost, SetupFailed
 from cluster.events import CallActor, Deliver, Drain, Event, GiveUp, StartActor, StopActor, Submit, TasksAdded, Tick
 from cluster.launch import is_connected
+from cluster.placement import Shape
 from cluster.policy import Policy
 from cluster.progress import Progress
 from cluster.schedule import Schedule
@@ -40,12 +41,13 @@ class Pool:
         *,
         num_cpus: float = 1,
         num_gpus: float = 0,
+        num_parts: int = 1,
         env: Mapping[str, str] | None = None,
         policy: Policy | None = None,
     ) -> None:
         if num_actors < 1:
             raise ValueError(f"a pool needs at least one actor, not {num_actors}")
-        self._build = Build(make_worker, num_cpus, num_gpus, dict(env or {}))
+        self._build = Build(make_worker, Shape(num_cpus, num_gpus, num_parts), dict(env or {}))
         self._num_actors = num_actors
         self._policy = policy or Policy()
         self._reset()
