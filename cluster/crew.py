@@ -18,6 +18,7 @@ from cluster.launch import log_folder
 from cluster.placement import Shape
 from cluster.seats import Seats
 from cluster.task import Result, Task
+from cluster.unfit import missing_module
 
 _CLOSE_S = 30.0  # what a worker gets to close before it is killed
 
@@ -166,22 +167,26 @@ class Crew:
         try:
             answer = ray.get(call.ref)
         except ray.exceptions.RayTaskError as error:
-            answer = _unpickled(error)
+            answer = missing_module(error) or _unpickled(error)
         except ray.exceptions.RayError as error:
-            return self._lost(actor_id, call, error)
+            fault = missing_module(error) if call.first else None
+            return self._lost(actor_id, call, error) if fault is None else self._unbuilt(actor_id, fault)
         match call, answer:
             case _Call(asked=_Asked.CALL, first=True), _:
                 return ActorPlaced(actor_id)
             case _Call(asked=_Asked.BUILD), Fault():
-                self.faults[actor_id] = answer
-                self.stop(actor_id)
-                return ActorUnbuilt(actor_id, answer.reason, answer.retryable)
+                return self._unbuilt(actor_id, answer)
             case _Call(asked=_Asked.RUN, task_id=task_id), Fault():
                 return TaskFailed(actor_id, task_id, answer.reason, answer.retryable)
             case _Call(asked=_Asked.RUN, task_id=task_id), _:
                 self._ran[task_id] = answer
                 return TaskDone(actor_id, task_id)
         return ActorReady(actor_id)
+
+    def _unbuilt(self, actor_id: int, fault: Fault) -> Event:
+        self.faults[actor_id] = fault
+        self.stop(actor_id)
+        return ActorUnbuilt(actor_id, fault.reason, fault.retryable)
 
     def _lost(self, actor_id: int, call: _Call, error: Exception) -> Event:
         self.stop(actor_id)  # one that is only "unavailable" must not come back with a second result
