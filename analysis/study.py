@@ -185,7 +185,7 @@ class StudyRun:
             cpu_threads=cluster.cpu_threads,
         )
         policy = Policy(cluster.max_attempts, deadline_s=cluster.deadline_s, drain_s=cluster.drain_s)
-        return Fleet(options, cluster.engines, cluster.address, debug, cluster.max_engines, policy)
+        return Fleet(options, cluster.engines, cluster.address, debug, max_engines=cluster.max_engines, policy=policy)
 
     @cached_property
     def role_prompts_digest(self) -> str:
