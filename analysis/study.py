@@ -182,6 +182,8 @@ class StudyRun:
             compiled=cluster.compiled,
             fold=cluster.fold,
             cpu_threads=cluster.cpu_threads,
+            fingerprint=self.checkpoint.fingerprint,
+            tokenizer=self.checkpoint.tokenizer,
         )
         return Fleet(options, cluster.engines, cluster.address, debug)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,10 +94,11 @@ class Store:
         """Those of the units that have a commit."""
         return set(units) & {path.stem for path in self.root.glob("commits/*.json")}
 
-    def commits(self, kind: str) -> list[Commit]:
-        """Every commit of a kind, in the order in which they were made."""
+    def commits(self, kind: str, known: Container[str] = ()) -> list[Commit]:
+        """Every commit of a kind but those of the known units, in the order in which they were made."""
         with told(self.root):
-            read = [read_record(path) for path in self.root.glob(f"commits/{kind}-*.json")]
+            paths = [path for path in self.root.glob(f"commits/{kind}-*.json") if path.stem not in known]
+            read = [read_record(path) for path in paths]
         return sorted(read, key=lambda one: (one.created_ns, one.unit))
 
     def open(self, commit: Commit) -> Path:
