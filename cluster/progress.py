@@ -22,7 +22,9 @@ class Progress:
         console: Console | None = None,
         every_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        listener: Callable[[dict[str, object]], None] | None = None,
     ) -> None:
+        self._listener = listener
         self._label = label
         self._console = console or Console(file=sys.stderr, soft_wrap=True, highlight=False)
         self._every_s = every_s
@@ -43,6 +45,7 @@ class Progress:
     def update(self, counts: Counts) -> None:
         """Shows where the run is; cheap enough to be called after every event."""
         now = self._clock()
+        self._tell(counts, now, "running")
         if self._bar is not None:
             ended = counts.done + counts.quarantined
             self._bar.update(self._bar.task_ids[0], completed=ended, description=self._line(counts, now))
@@ -55,7 +58,30 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        self._print(self._line(counts, self._clock()))
+        now = self._clock()
+        self._tell(counts, now, "done" if counts.done == counts.total else "failed")
+        self._print(self._line(counts, now))
+
+    def _tell(self, counts: Counts, now: float, state: str) -> None:
+        if self._listener is None:
+            return
+        elapsed_s = now - self._began
+        rate = counts.cost_done / elapsed_s if elapsed_s > 0 else 0.0
+        said: dict[str, object] = {
+            "stage": self._label,
+            "done": counts.done,
+            "total": counts.total,
+            "tokens_done": counts.cost_done,
+            "tokens": counts.cost,
+            "tokens_per_s": rate,
+            "eta_s": (counts.cost - counts.cost_done) / rate if rate > 0 else None,
+            "engines": counts.actors,
+            "retries": counts.retries,
+            "quarantined": counts.quarantined,
+            "elapsed_s": elapsed_s,
+            "state": state,
+        }
+        self._listener(said)
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False)

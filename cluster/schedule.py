@@ -71,6 +71,7 @@ class Schedule:
         self._queue: list[_Job] = []
         self._open: dict[str, _Job] = {}
         self._total = self._done = self._retries = self.left = 0
+        self._cost = self._cost_done = 0.0
         self.failures: list[Failure] = []
         self._draining = False
         self._out: list[Instruction] = []
@@ -83,7 +84,9 @@ class Schedule:
     @property
     def counts(self) -> Counts:
         ready = sum(actor.ready for actor in self._actors.values())
-        return Counts(self._total, self._done, len(self.failures), self._retries, ready)
+        return Counts(
+            self._total, self._done, len(self.failures), self._retries, ready, self._cost, self._cost_done
+        )
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """What to do about an event at the time `now` (s, any origin); events of stopped actors change nothing.
@@ -115,6 +118,7 @@ class Schedule:
             raise ValueError(f"{len(tasks) - len(jobs)} of {len(tasks)} tasks repeat another's id")
         self._open, self._queue = jobs, sorted(jobs.values(), key=_Job.rank)
         self._total, self._done, self._retries, self.left, self.failures = len(jobs), 0, 0, 0, []
+        self._cost, self._cost_done = sum(task.cost for task in tasks), 0.0
         self._draining = False
         self._losses = [0] * len(self._losses)
         for actor in self._actors.values():
@@ -142,12 +146,14 @@ class Schedule:
                 self._fail(actor, event, now)
 
     def _finish(self, actor: _Actor, task_id: str, now: float) -> None:
-        if self._take(actor, task_id, now) is None:
+        job = self._take(actor, task_id, now)
+        if job is None:
             return
         actor.failed_in_row.clear()
         self._losses[actor.place] = 0
         del self._open[task_id]
         self._done += 1
+        self._cost_done += job.task.cost
         self._out.append(Deliver(actor.actor_id, task_id))
 
     def _fail(self, actor: _Actor, event: TaskFailed, now: float) -> None:

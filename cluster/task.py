@@ -58,3 +58,6 @@ class Counts:
     retries: int
     actors: int
     # ready for work
+    cost: float = 0.0
+    # of all tasks
+    cost_done: float = 0.0

@@ -5,7 +5,7 @@ Ray and vLLM are imported only when a task really has to run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ class Fleet:
     address: str | None = None
     # of a Ray cluster; None: one of our own
     debug: bool = False
+    on_progress: Callable[[dict[str, Any]], None] | None = None
+    # is told how far a stage is, now and then
     _pool: Pool | None = field(default=None, init=False)
 
     @property
@@ -45,7 +47,7 @@ class Fleet:
             return
         pool = self._open()
         try:
-            outcome = pool.run(tasks, progress=Progress(stage))
+            outcome = pool.run(tasks, progress=Progress(stage, listener=self.on_progress))
         except SetupFailed as error:
             if isinstance(error.__cause__, HarvestError):
                 raise error.__cause__ from error
