@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cached_property
 
+from analysis import progress_file
 from analysis.neurons.sites import read_sites
+from analysis.progress_file import ProgressFile
 from analysis.run_folder import RunFolder
 from analysis.settings import Study
 from harvest.benchmarks.registry import read_benchmark
@@ -46,6 +48,10 @@ class StudyRun:
                 f"model.max_model_len: {study.model.max_model_len} is more than the {self.checkpoint.max_positions} "
                 f"positions of {study.model.path}; lower it"
             )
+        if study.capture.phase == "response" and study.respond.max_tokens < 2:
+            raise ConfigError(
+                "respond.max_tokens: 1 leaves nothing to count, an answer's last token never is; raise it"
+            )
         self.histogram = self._read_sites()
         self.items = self._read_items()
         self.renderer = Renderer(study.model.path, study.model.max_model_len, study.respond.max_tokens)
@@ -64,10 +70,6 @@ class StudyRun:
                 raise ConfigError(
                     f"select.top_k: {section.top_k} is more than the {size} neurons of the model; lower it"
                 )
-        if study.capture.phase == "response" and study.respond.max_tokens < 2:
-            raise ConfigError(
-                "respond.max_tokens: 1 leaves nothing to count, an answer's last token never is; raise it"
-            )
         if study.split and study.capture.rows == "none":
             raise ConfigError("capture.rows: split needs per-question rows; set rows: full, or split: false")
         if study.split:
@@ -185,7 +187,8 @@ class StudyRun:
             fingerprint=self.checkpoint.fingerprint,
             tokenizer=self.checkpoint.tokenizer,
         )
-        return Fleet(options, cluster.engines, cluster.address, debug)
+        on_progress = ProgressFile(self.folder / progress_file.NAME)
+        return Fleet(options, cluster.engines, cluster.address, debug, on_progress)
 
     @cached_property
     def role_prompts_digest(self) -> str:

@@ -84,9 +84,7 @@ class Schedule:
     @property
     def counts(self) -> Counts:
         ready = sum(actor.ready for actor in self._actors.values())
-        return Counts(
-            self._total, self._done, len(self.failures), self._retries, ready, self._cost, self._cost_done
-        )
+        return Counts(self._total, self._done, len(self.failures), self._retries, ready, self._cost, self._cost_done)
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """What to do about an event at the time `now` (s, any origin); events of stopped actors change nothing.

@@ -177,6 +177,11 @@ def _pending(keyed: Iterable[tuple[str, Request]], answers: Answers) -> dict[str
     return {key: request for key, request in dict(keyed).items() if key not in answers}
 
 
+def answers_plan(requests: Sequence[Request], generation: Generation) -> dict[str, object]:
+    """The answers that are asked for, as a plan names them: by key, each once."""
+    return {"answers": list(dict(_keyed(requests, generation)))}
+
+
 def generate(
     stage: str, requests: Sequence[Request], generation: Generation, store: Store, fleet: Fleet
 ) -> list[Completion]:

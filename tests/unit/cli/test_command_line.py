@@ -319,7 +319,8 @@ def test_verify_counts_what_is_damaged_and_exits_1(tmp_path: Path, say: Callable
 def test_status_is_for_people_and_for_programs(tmp_path: Path, say: Callable[..., Said]):
     (tmp_path / ".stages").mkdir()
     assert json.loads(say("status", tmp_path, "--json").out) == {
-        "stages": [], "units": None, "store": None, "merged": None, "rows": None, "histogram": None
+        "stages": [], "units": None, "store": None, "merged": None, "rows": None, "histogram": None,
+        "answers": None, "progress": None,
     }  # fmt: skip
     assert "merged: not yet" in say("status", tmp_path).out
 
