@@ -1,7 +1,7 @@
 """`progress.json`: what a run that goes on says of itself, and whether whoever reads it may believe it.
 
-The writer counts its lines. Whether it lives is seen from its process where it runs on this host, and otherwise from
-the count's moving: clocks of two hosts are never compared.
+The writer counts its lines. Whether it lives is seen from its process where it runs on this host, and from the count's
+moving where it runs on another: clocks of two hosts are never compared.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from analysis.run_folder import read_json, write_json
 NAME = "progress.json"
 _EVERY_S = 1.0
 # between two lines of one stage and state
-_WATCH_S = 3.0
-# how long a reader waits for the next line
+_WATCH_S = 12.0
+# how long a reader waits for the next line of another host: more than twice what passes between two
 _LOOK_S = 0.1
 _NUMBER, _PERHAPS = (int, float), (int, float, type(None))
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "stage": str, "state": str, "host": str, "time": str, "pid": int, "process": (int, type(None)), "sequence": int,
     "done": int, "total": int, "engines": int, "retries": int, "quarantined": int,
     "tokens_done": _NUMBER, "tokens": _NUMBER, "elapsed_s": _NUMBER, "tokens_per_s": _PERHAPS, "eta_s": _PERHAPS,
+    "waiting_for": (str, type(None)),
 }  # fmt: skip
 _GOES_ON = ("running", "draining")
 
@@ -71,19 +72,25 @@ def read_progress(path: Path, watch_s: float = _WATCH_S) -> dict[str, Any] | Non
     if not path.is_file():
         return None
     said = read_json(path, "run", _FIELDS)
-    if said["state"] not in _GOES_ON:
-        return {**said, "alive": False, "summary": f"{_numbers(said)}; {said['state']}"}
     who = f"process {said['pid']} on {said['host']}"
-    is_here = said["host"] == socket.gethostname()
-    if is_here and not _is_running(said["pid"], said["process"]):
-        death = f"it died: {who} is gone; what was committed is kept, run the same command again"
-        return {**said, "alive": False, "summary": f"{_numbers(said)}; {death}"}
+    if said["state"] not in _GOES_ON:
+        return _found(said, False, said["state"])
+    if said["host"] == socket.gethostname():
+        if _is_running(said["pid"], said.get("process")):
+            return _found(said, True, f"{said['state']}, {who}")
+        how = "it died" if said["state"] == "running" else "it was interrupted"
+        return _found(said, False, f"{how}, {who} is gone: what was committed is kept, run the same command again")
     newer = _next_line(path, said, watch_s)
     if newer is not None:
-        return {**newer, "alive": newer["state"] in _GOES_ON, "summary": f"{_numbers(newer)}; {newer['state']}, {who}"}
-    seen = "is there but" if is_here else "cannot be seen from here and"
-    silence = f"{who} {seen} said nothing new within {watch_s:g} s (last at {said['time']} by its clock)"
-    return {**said, "alive": None, "summary": f"{_numbers(said)}; {silence}"}
+        return _found(newer, newer["state"] in _GOES_ON, f"{newer['state']}, {who}")
+    silence = (
+        f"cannot be seen from here and said nothing new within {watch_s:g} s (last at {said['time']} by its clock)"
+    )
+    return _found(said, None, f"{who} {silence}")
+
+
+def _found(said: dict[str, Any], alive: bool | None, what: str) -> dict[str, Any]:
+    return {**said, "alive": alive, "summary": f"{_numbers(said)}; {what}"}
 
 
 def _next_line(path: Path, said: dict[str, Any], watch_s: float) -> dict[str, Any] | None:
@@ -132,4 +139,6 @@ def _numbers(said: Mapping[str, Any]) -> str:
     if said["eta_s"] is not None and said["state"] in _GOES_ON:
         parts.append(f"about {said['eta_s']:.0f} s left")
     parts.append(f"{said['engines']} engines, {said['retries']} retries, {said['quarantined']} quarantined")
+    if said.get("waiting_for"):
+        parts.append(f"waiting for {said['waiting_for']}")
     return ", ".join(parts)

@@ -39,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path, stage: str, fields: Mapping[str, type | tuple[type, ...]] = NO_FIELDS) -> dict[str, Any]:
-    """A file of the run that has these fields, each of its type.
+    """A file of the run that has these fields, each of its type; one that may be null may be missing.
 
     Raises InputError, naming the stage that writes it, if it is missing or damaged.
     """
@@ -50,7 +50,7 @@ def read_json(path: Path, stage: str, fields: Mapping[str, type | tuple[type, ..
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON; delete it and run `value-harvest {stage} STUDY.yaml` again") from error
     is_whole = isinstance(value, dict) and all(
-        name in value and isinstance(value[name], kind) and is_plain(value[name]) for name, kind in fields.items()
+        isinstance(value.get(name), kind) and is_plain(value.get(name)) for name, kind in fields.items()
     )
     if not is_whole:
         raise InputError(

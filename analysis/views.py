@@ -30,7 +30,7 @@ def read_views(folder: RunFolder) -> Views:
     """What the folder's capture left; raises InputError if it is missing, or is not what capture writes."""
     path, optional = folder / "capture.json", (str, type(None))
     found = read_json(path, "capture", {"plan": str, "merged": str, "rows": optional, "histogram": optional})
-    views = Views(found["plan"], found["merged"], found["rows"], found["histogram"])
+    views = Views(found["plan"], found["merged"], found.get("rows"), found.get("histogram"))
     if not all(place.endswith(".zarr") for place in views.places):
         raise InputError(f"{path}: names no views; delete it and run `value-harvest capture STUDY.yaml` again")
     return views

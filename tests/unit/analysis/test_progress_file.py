@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from analysis.progress_file import ProgressFile, read_progress
 from analysis.run_folder import write_json
 
@@ -58,26 +56,14 @@ def test_no_file_is_no_progress_and_a_run_that_ended_is_not_alive(tmp_path: Path
 
 def test_a_run_that_goes_on_says_where_it_is(tmp_path: Path):
     path = tmp_path / "progress.json"
-    progress, ended = ProgressFile(path), threading.Event()
-
-    def go_on() -> None:
-        while not ended.wait(0.2):
-            progress(SAID)
-
-    progress(SAID)
-    writer = threading.Thread(target=go_on)
-    writer.start()
-    try:
-        found = read_progress(path)
-    finally:
-        ended.set()
-        writer.join()
+    ProgressFile(path)({**SAID, "waiting_for": "a machine with 1 GPU"})
+    found = read_progress(path)
     assert found["alive"] is True
-    assert found["sequence"] == 2, "its next line was waited for"
     numbers = (
         "capture 3/12 tasks, 300 of 1200 tokens, 50 tokens/s, about 18 s left, 2 engines, 1 retries, 0 quarantined"
     )
-    assert found["summary"] == f"{numbers}; running, process {os.getpid()} on {socket.gethostname()}"
+    who = f"process {os.getpid()} on {socket.gethostname()}"
+    assert found["summary"] == f"{numbers}, waiting for a machine with 1 GPU; running, {who}"
 
 
 def test_a_killed_run_is_said_to_be_dead_at_once(tmp_path: Path):
@@ -103,25 +89,27 @@ time.sleep(60)
         gone = read_progress(path)
         rewrite(path, pid=os.getpid())
         reused = read_progress(path)
+        rewrite(path, state="draining")
+        drained = read_progress(path)
     finally:
         child.kill()
         child.wait()
     assert time.monotonic() - began < 2
+    assert "it was interrupted, process" in drained["summary"]
     for found in (zombie, gone, reused):
         assert found["alive"] is False
-        assert "it died: process" in found["summary"]
+        assert "it died, process" in found["summary"]
         assert "run the same command again" in found["summary"]
 
 
-@pytest.mark.parametrize(("host", "why"), [("elsewhere.example", "cannot be seen from here"), (None, "is there")])
-def test_a_silent_run_is_neither_called_alive_nor_dead(tmp_path: Path, host: str | None, why: str):
+def test_a_silent_run_of_another_host_is_neither_called_alive_nor_dead(tmp_path: Path):
     path = tmp_path / "progress.json"
     ProgressFile(path)(SAID)
     # a clock that is years ahead says nothing about who is alive
-    rewrite(path, host=host or socket.gethostname(), time="2099-01-01T00:00:00+00:00")
+    rewrite(path, host="elsewhere.example", time="2099-01-01T00:00:00+00:00")
     found = read_progress(path, watch_s=0.3)
     assert found["alive"] is None
-    assert f"{why} and said nothing new within 0.3 s" in found["summary"].replace("there but", "there and")
+    assert "cannot be seen from here and said nothing new within 0.3 s" in found["summary"]
 
 
 def test_a_run_elsewhere_is_alive_when_its_count_moves(tmp_path: Path):
