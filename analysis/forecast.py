@@ -170,8 +170,8 @@ def _replayed_later(
     if run.study.capture.mode != "online":
         return partly
     missing = {_key(asked, run.responding) for block in partly for asked in block} - cached.keys()
-    counted = {id(block[0]) for block in unanswered_blocks(role_asked(run), missing, run.responding)}
-    return [block for block in partly if id(block[0]) not in counted]
+    counted = {block[0].prompt.item_id for block in unanswered_blocks(role_asked(run), missing, run.responding)}
+    return [block for block in partly if block[0].prompt.item_id not in counted]
 
 
 def _replaying(
