@@ -65,7 +65,7 @@ class Answered:
 def text_of(answered: Answered, phase: str) -> Text:
     """What is forwarded and counted; the answer's last token is never forwarded when sampled, so it never counts."""
     prompt = answered.prompt.token_ids
-    tokens = prompt + answered.completion.token_ids[:-1]
+    tokens = [*prompt, *answered.completion.token_ids[:-1]]
     return Text(tokens, *phase_span(phase, len(prompt), len(tokens)))
 
 

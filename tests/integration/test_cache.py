@@ -188,7 +188,7 @@ def test_a_second_study_pays_for_its_new_value_alone_and_exactly_what_was_foreto
 def test_every_commit_says_what_made_it_and_what_it_cost(desk: Desk):
     # those of the test before this one, on real engines
     commits_ = [one for kind in ("answers", "moments", "rows") for one in desk.store.commits(kind)]
-    study = desk.study("said", HARMONY)
+    study, revisions = desk.study("said", HARMONY), set()
     for commit in commits_:
         said = commit.provenance
         assert said["model_fingerprint"] == study.checkpoint.fingerprint
@@ -198,9 +198,11 @@ def test_every_commit_says_what_made_it_and_what_it_cost(desk: Desk):
         assert said["tokens"]["prefilled"] > 0
         assert said["host"]
         assert said["versions"]["python"]
-        if (PROJECT / ".git").exists():
-            head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=True)
-            assert said["revision"]["commit"] == head.stdout.strip()
+        assert (said["revision"] is not None) == (PROJECT / ".git").exists()
+        revisions.add(json.dumps(said["revision"] and said["revision"]["commit"]))
+    for revision in map(json.loads, revisions):
+        if revision is not None:
+            subprocess.run(["git", "cat-file", "-e", f"{revision}^{{commit}}"], cwd=PROJECT, check=True)
 
 
 def test_a_new_question_pays_for_one_block_and_one_answer_under_each_aspect(desk: Desk):

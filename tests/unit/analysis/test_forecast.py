@@ -106,8 +106,9 @@ def test_what_is_foretold_of_known_answers_is_what_is_paid(run: StudyRun):
     assert capture.kinds == {kind: {"cached": 0, "missing": len(blocks)} for kind in ("moments", "rows")}
     tasks, paid = missing_tasks(blocks, run.store), 0
     for done, task in enumerate(tasks):
-        assert of(run)["capture"].prefill == capture.prefill - paid
-        assert of(run)["capture"].kinds["rows"] == {"cached": done, "missing": len(blocks) - done}
+        left = of(run, "capture")["capture"]
+        assert left.prefill == capture.prefill - paid
+        assert left.kinds["rows"] == {"cached": done, "missing": len(blocks) - done}
         paid += run_task(task, engine(run))
     assert paid == capture.prefill
     ended = of(run)["capture"]

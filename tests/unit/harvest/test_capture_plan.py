@@ -19,7 +19,7 @@ from harvest.fleet import Fleet
 from harvest.stats.histogram import even_edges, histogram_plan
 from harvest.store.arrays import read_attributes, read_group
 from harvest.store.commit import Store
-from harvest.store.key import canonical_json
+from harvest.store.key import canonical_json, unit_name
 from harvest.store.schema import NO_TOKEN
 from harvest.store.verify import verify_store
 from harvest.types import Completion, OptionOrder, Prompt, Text, opposite_group
@@ -117,6 +117,22 @@ def test_another_text_question_description_or_group_has_other_units():
         replace(answered("q"), description_id="d2"),
     ]
     assert len({unit for one in variants for unit in units(plan_blocks([one], CAPTURING))}) == 2 * len(variants)
+
+
+def test_names_are_those_of_plain_tokens_however_they_are_held(tmp_path: Path):
+    """A store that was filled when tokens were tuples of ints is found again."""
+    one = answered("q", prompt=300, answer=70_000)
+    (block,) = plan_blocks([one], CAPTURING)
+    tokens = [*range(300), *range(100, 100 + 69_999)]
+    plain = {
+        "model": "model-1", "dtype": "float32", "activation": "act(gate)", "phase": "response", "mode": "replay",
+        "group": GROUP, "questions": ["q"], "descriptions": ["d1"], "texts": [[tokens, 300, len(tokens)]],
+    }  # fmt: skip
+    assert block.units == {kind: unit_name(kind, {**plain, "version": 2}) for kind in CAPTURING.kinds}
+    assert [*one.prompt.token_ids] == [*range(300)]
+    assert pickle.loads(pickle.dumps(block)) == block
+    # four bytes a token, and not a pointer and an int
+    assert len(pickle.dumps(block.texts)) < 5 * len(tokens)
 
 
 def test_asking_for_one_more_kind_renames_no_other():
