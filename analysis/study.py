@@ -188,7 +188,7 @@ class StudyRun:
             tokenizer=self.checkpoint.tokenizer,
         )
         on_progress = ProgressFile(self.folder / progress_file.NAME)
-        return Fleet(options, cluster.engines, cluster.address, debug, on_progress)
+        return Fleet(options, cluster.engines, cluster.address, debug, on_progress=on_progress)
 
     @cached_property
     def role_prompts_digest(self) -> str:

@@ -318,19 +318,6 @@ for name in ("ray", "vllm"):
     assert (commits(desk.store), attempts(desk.store)) == before
 
 
-def test_a_model_changed_during_a_run_is_refused_by_the_engine(desk: Desk):
-    """After the study was read, before its engine is there: nothing of another model gets the first one's name."""
-    model = shutil.copytree(desk.model, desk.root / "changing")
-    study = desk.study("changing-run", new_value("节制"), model={"path": str(model), "dtype": "float32"})
-    flip(model)
-    before = commits(desk.store)
-    study.folder.prepare()
-    desk.fleet.close()
-    with study.fleet(debug=False) as fleet, pytest.raises(ModelError, match="is not the model that was planned with"):
-        run_stage("respond", study, fleet)
-    assert commits(desk.store) == before
-
-
 CLOCK = """
 import time
 _now = time.time_ns
@@ -388,12 +375,25 @@ def test_two_studies_at_once_share_a_store_even_when_a_clock_jumps(desk: Desk, s
     assert (status["progress"]["state"], status["progress"]["alive"]) == ("done", False)
 
     # alone, on a store of its own
-    shutil.copytree(together.root, desk.root / "lone", ignore=shutil.ignore_patterns("store", "one*", "other*"))
-    lone = Desk(desk.root / "lone", desk.model)
-    run("respond", lone.file("one", [*a, *b]))
-    run("capture", lone.root / "one.yaml")
+    lone = Desk(desk.root / "lone", desk.model, desk.fleet)
+    lone.root.mkdir()
+    lone.walk(lone.study("one", [*a, *b]), "respond", "capture")
     alone, shared = (json.loads((each.root / "one/capture.json").read_text()) for each in (lone, together))
     for name in ("merged_sha256", "rows_sha256"):
         assert alone[name] == shared[name]
     overlap = paid(together.store, set())
     say(f"two studies at once made {len(overlap.answers)} answers in {len(overlap.passes)} passes")
+
+
+def test_a_model_changed_during_a_run_is_refused_by_the_engine(desk: Desk):
+    """After the study was read, before its engine is there: nothing of another model gets the first one's name."""
+    model = shutil.copytree(desk.model, desk.root / "changing")
+    study = desk.study("changing-run", new_value("节制"), model={"path": str(model), "dtype": "float32"})
+    flip(model)
+    before = commits(desk.store)
+    study.folder.prepare()
+    # one process has one fleet at a time
+    desk.fleet.close()
+    with study.fleet(debug=False) as fleet, pytest.raises(ModelError, match="is not the model that was planned with"):
+        run_stage("respond", study, fleet)
+    assert commits(desk.store) == before
