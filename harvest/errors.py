@@ -10,10 +10,11 @@
     │       └── NeedsRows         a statistic that needs per-question rows, and there are none
     └── RunError                  the work itself failed (exit 1)
         ├── EngineError           the engine could not be opened, or broke
+        │   └── WrongNode         a node of the cluster lacks the software, or has another version of it
         ├── CaptureError          counted ≠ planned, a NaN, a layer that did not move
         ├── UnitsFailed           units that were given up after their retries, named
         ├── Interrupted           a signal asked the run to end
-        └── StoreError            the store cannot be written
+        └── StoreError            the store cannot be written or reached: it ends the run
             └── DamagedStore      a file that is missing or not what its commit record says
 
 A message is one sentence: which value, where, and what to do about it.
@@ -61,6 +62,13 @@ class RunError(HarvestError):
 
 class EngineError(RunError):
     """The engine could not be opened, or broke."""
+
+
+class WrongNode(EngineError):
+    """A node of the cluster lacks what engines need, or has another version of it than the driver."""
+
+    retryable = False
+    # it will not install it by itself
 
 
 class CaptureError(RunError):
