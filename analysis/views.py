@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from analysis.run_folder import RunFolder, read_json
 from harvest.errors import InputError
+from harvest.store.key import is_digest
 
 NAMES = ("merged", "rows", "histogram")
 
@@ -31,6 +32,6 @@ def read_views(folder: RunFolder) -> Views:
     path, optional = folder / "capture.json", (str, type(None))
     found = read_json(path, "capture", {"plan": str, "merged": str, "rows": optional, "histogram": optional})
     views = Views(found["plan"], found["merged"], found.get("rows"), found.get("histogram"))
-    if not all(place.endswith(".zarr") for place in views.places):
+    if not is_digest(views.plan) or not all(place.endswith(".zarr") for place in views.places):
         raise InputError(f"{path}: names no views; delete it and run `value-harvest capture STUDY.yaml` again")
     return views
