@@ -44,11 +44,11 @@ def bucket_at(url: str) -> Bucket:
     if {".", ".."} & set(parts):
         raise InputError(f"store {url!r}: a prefix has no . or ..; write it out")
     environment = os.environ.get
-    return Bucket(
-        url.rstrip("/"),
-        environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL"),
-        environment("AWS_REGION") or environment("AWS_DEFAULT_REGION"),
-    )
+    endpoint = environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL")
+    # the client library panics on it
+    if endpoint and not re.match(r"https?://[^/]", endpoint):
+        raise InputError(f"AWS_ENDPOINT_URL {endpoint!r}: is not http(s)://HOST; set it, or unset it for AWS itself")
+    return Bucket(url.rstrip("/"), endpoint, environment("AWS_REGION") or environment("AWS_DEFAULT_REGION"))
 
 
 @dataclass(frozen=True)
