@@ -124,7 +124,7 @@ def write(path):
         time.sleep(0.002)
 
 store = Store(sys.argv[1])
-for index in range(40):
+for index in range(15):
     unit = unit_name("moments", {"index": index})
     assert store.open(store.commit(unit, ".zarr", write, {})).differences() == []
 print("ready", flush=True)
@@ -143,7 +143,7 @@ def test_writers_lose_nothing_to_a_collector_that_waits_for_nobody(somewhere: So
     assert num_sweeps > 3
     assert num_done > 0, "nothing was ever taken from a writer"
     sweep(store, 0, delete=True)
-    assert len(store.commits("moments")) == 40
+    assert len(store.commits("moments")) == 15
     assert verify_store(store.root) == []
     assert orphans(store.root) == []
 
