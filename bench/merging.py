@@ -54,14 +54,20 @@ class Asked:
     num_questions: int
 
 
-def merging_lines(model: Model, asked: Asked, rounds: int, folder: Path) -> str:
-    """A table of what merging so many units costs."""
+def merge_costs(model: Model, asked: Asked, rounds: int, folder: Path) -> dict[str, list[Cost]]:
+    """What merging so many units and the copies beside it cost, round by round."""
     store = Store(folder / "units")
     units = _filled(store, model, asked)
     # in a process of its own, whose memory is what the merge takes
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         taken = process.submit(_taken, store, asked.kind, units, rounds, folder).result()
     shutil.rmtree(folder / "units")
+    return taken
+
+
+def merging_lines(model: Model, asked: Asked, rounds: int, folder: Path) -> str:
+    """The costs as a table."""
+    taken = merge_costs(model, asked, rounds, folder)
     copies = {MERGE: "copy of the units", OPEN: "copy of the view"}
     lines = []
     for name, costs in taken.items():

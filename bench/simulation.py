@@ -41,6 +41,8 @@ class World:
     # from the start of an actor to its first task
     life_s: float = math.inf
     # of an actor, on average
+    keep: float = 0.4
+    # what committing a unit takes beside the engine, as a share of its time on the engine
     slow: float = 0.0
     # share of the actors
     slowdown: float = 3.0
@@ -145,7 +147,8 @@ class _Run:
         engine.free_at = begin + task.cost * engine.pace
         engine.running[task.task_id] = (begin, engine.free_at)
         self.most = max(self.most, len(engine.running))
-        self._later(engine.free_at - self.now, TaskDone(actor_id, task.task_id))
+        kept_at = engine.free_at + task.cost * engine.pace * self.world.keep
+        self._later(kept_at - self.now, TaskDone(actor_id, task.task_id))
 
     def _end(self, actor_id: int) -> None:
         engine = self.engines.pop(actor_id, None)

@@ -76,7 +76,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--disk-mib", type=int, help="written to measure the disk")
     given = parser.parse_args(arguments)
     quick = {"units": 3, "rounds": 1, "merge_moments": 8, "merge_rows": 2, "disk_mib": 64}
-    full = {"units": 12, "rounds": 3, "merge_moments": 80, "merge_rows": 16, "disk_mib": 1024}
+    full = {"units": 12, "rounds": 3, "merge_moments": 80, "merge_rows": 16, "disk_mib": 512}
     for name, value in (quick if given.quick else full).items():
         if getattr(given, name) is None:
             setattr(given, name, value)
