@@ -36,7 +36,7 @@ class StudyRun:
         """Raises InputError for the first thing that is wrong with the model, a benchmark or a prompt."""
         self.study = study
         self.folder = RunFolder(study.out)
-        self.store = Store(study.store_path)
+        self.store = Store(study.store_path, study.store.fsync)
         self.checkpoint = read_checkpoint(study.model.path)
         refuse_unsupported(study.model.path, {})
         if study.model.routed_experts == "refuse":

@@ -12,7 +12,7 @@
         ├── EngineError           the engine could not be opened, or broke
         ├── CaptureError          counted ≠ planned, a NaN, a layer that did not move
         ├── UnitsFailed           units that were given up after their retries, named
-        └── StoreError            the store cannot be written
+        └── StoreError            the store cannot be written or reached: it ends the run
             └── DamagedStore      a file that is missing or not what its commit record says
 
 A message is one sentence: which value, where, and what to do about it.
@@ -79,11 +79,16 @@ class UnitsFailed(RunError):
 
 
 class StoreError(RunError):
-    """The store cannot be written."""
+    """The store cannot be written or reached."""
 
     retryable = False
     # every actor writes to the same store
+    ends_run = True
+    # nothing can be kept, so nothing further is worth computing
 
 
 class DamagedStore(StoreError):
     """A stored file is missing, or is not what its commit record says."""
+
+    ends_run = False
+    # the others are whole

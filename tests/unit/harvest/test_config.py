@@ -48,7 +48,7 @@ def test_the_contract_s_example_is_a_study(tmp_path: Path):
     )
     assert found.benchmarks[0].value == "和谐"
     assert (found.ablate.controls, found.cluster.engines, found.split) == (3, 2, True)
-    assert found.store_path == Path("runs/my-study/store")
+    assert found.store_path == "runs/my-study/store"
 
 
 def test_what_is_left_out_has_its_default(tmp_path: Path):
@@ -57,7 +57,11 @@ def test_what_is_left_out_has_its_default(tmp_path: Path):
     assert found.respond.option_order is OrderRule.BALANCED
     assert found.split is True
     assert found.ablate.controls == 20
-    assert study(tmp_path, LEAST + "store: elsewhere\n").store_path == Path("elsewhere")
+    assert study(tmp_path, LEAST + "store: elsewhere\n").store_path == "elsewhere"
+    bucket = study(tmp_path, LEAST + "store: s3://bucket/a/b\n")
+    assert (bucket.store_path, bucket.store.fsync) == ("s3://bucket/a/b", False)
+    forced = study(tmp_path, LEAST + "store: {fsync: true}\n")
+    assert (Path(forced.store_path), forced.store.fsync) == (forced.out / "store", True)
     with pytest.raises(ValidationError, match="frozen"):
         found.out = Path("another")
 
