@@ -97,14 +97,15 @@ def _filled(store: Store, model: Model, asked: Asked) -> list[str]:
 
 def _taken(store: Store, kind: str, units: Sequence[str], rounds: int, folder: Path) -> dict[str, list[Cost]]:
     merge, open_view = MERGES[kind]
-    parts = [store.attempt_path(commit) for commit in map(store.find, units) if commit is not None]
+    root = Path(store.root)
+    parts = [root / "attempts" / one.unit / one.attempt for one in store.find_all(units) if one is not None]
     taken: dict[str, list[Cost]] = defaultdict(list)
     for number in range(rounds):
         copied = _copied(parts, folder / "copies")
         view, merged = _timed(lambda number=number: merge(store, units, {"round": number}), copied.num_bytes)
-        copied_view = _copied([view], folder / "copies")
+        copied_view = _copied([Path(view)], folder / "copies")
         _, opened = _timed(lambda view=view: _read_one_group(open_view(view)), copied_view.num_bytes)
-        shutil.rmtree(view)
+        shutil.rmtree(root / "merged")
         costs = (copied, merged, copied_view, opened)
         for name, cost in zip(("copy of the units", MERGE, "copy of the view", OPEN), costs, strict=True):
             taken[name].append(cost)

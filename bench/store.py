@@ -26,10 +26,11 @@ from bench.results import listed, write_section
 _NOTES = """
 - Least / median / greatest of the rounds, whose contenders take turns after all have warmed up. Two tasks in flight,
   one thread with the engine, as in an engine's seat. `engine idle`: 1 − units × forward ÷ time from the first forward's
-  start to the last one's end; what it is with nothing kept is taken off.
+  start to the last one's end; what it is with nothing kept is taken off. `by CPU time`: what it comes to where keeping
+  takes its CPU time and no more, as on a machine that is not busy with anything else.
 - The forward takes no CPU here. The copy from the GPU, and the check that all is finite, belong to it and are left out.
 - Copies are `shutil.copyfile` of the same files in the same round. `MB/s` is over the bytes that are merged, or of the
-  view that is opened; opening reads and hashes all of it.
+  view of which one group is read; files are hashed as they are read.
 """
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.overlap import idle_at_least
 from bench.paced import MODELS, Model, PacedEngine, TwoSteps, labels_of, random_rows
 from bench.results import write_section
 from bench.simulation import World, simulate
@@ -42,6 +43,7 @@ def test_an_engine_that_is_never_kept_waiting_is_never_idle():
     assert engine.idle() == 0
     engine.passes.append((8.0, 10.0))
     assert engine.idle() == pytest.approx(0.4)
+    assert [idle_at_least(1.0, keep_s) for keep_s in (0.0, 1.0, 3.0)] == [0.0, 0.0, 0.5]
 
 
 def test_the_most_at_once_is_counted_at_the_ends():
