@@ -10,6 +10,7 @@ from functools import cached_property
 from analysis.neurons.sites import read_sites
 from analysis.run_folder import RunFolder
 from analysis.settings import Study
+from cluster.policy import Policy
 from harvest.benchmarks.registry import read_benchmark
 from harvest.benchmarks.source import BenchmarkSource
 from harvest.capture import Capturing
@@ -183,7 +184,8 @@ class StudyRun:
             fold=cluster.fold,
             cpu_threads=cluster.cpu_threads,
         )
-        return Fleet(options, cluster.engines, cluster.address, debug)
+        policy = Policy(cluster.max_attempts, deadline_s=cluster.deadline_s, drain_s=cluster.drain_s)
+        return Fleet(options, cluster.engines, cluster.address, debug, cluster.max_engines, policy)
 
     @cached_property
     def role_prompts_digest(self) -> str:

@@ -12,6 +12,7 @@
         ├── EngineError           the engine could not be opened, or broke
         ├── CaptureError          counted ≠ planned, a NaN, a layer that did not move
         ├── UnitsFailed           units that were given up after their retries, named
+        ├── Interrupted           a signal asked the run to end
         └── StoreError            the store cannot be written or reached: it ends the run
             └── DamagedStore      a file that is missing or not what its commit record says
 
@@ -76,6 +77,10 @@ class UnitsFailed(RunError):
         super().__init__(message)
         self.failed = failed
         # the reason of each, by task
+
+
+class Interrupted(RunError):
+    """A signal asked the run to end; what ran was finished, the rest was never begun."""
 
 
 class StoreError(RunError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,18 +26,22 @@ class EngineSeat:
     options: EngineOptions
 
     def __call__(self, index: int) -> SeatedEngine:
-        return SeatedEngine(open_engine(self.options, index))
+        return SeatedEngine(self.options, index)
 
 
 class SeatedEngine:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    """May be called by several threads; the engine is opened, used and closed in one of its own."""
+
+    def __init__(self, options: EngineOptions, place: int) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._engine = self._thread.submit(open_engine, options, place).result()
 
     def __call__(self, task: EngineTask) -> Any:
-        return task.run(self._engine)
+        return self._thread.submit(task.run, self._engine).result()
 
     def close(self) -> None:
-        self._engine.close()
+        self._thread.submit(self._engine.close).result()
+        self._thread.shutdown()
 
 
 def open_engine(options: EngineOptions, place: int = 0) -> Engine:

@@ -105,6 +105,7 @@ def test_an_unknown_section_is_named_with_the_known_ones(tmp_path: Path):
         ("ablate.operations=[boost]", ":ablate.operations.0: input should be 'zero', not 'boost'"),
         ("ablate.prompt=rolle", ":ablate.prompt: input should be 'role' or 'neutral', not 'rolle'"),
         ("split=perhaps", ":split: input should be a valid boolean"),
+        ("cluster.deadline_s=0", ":cluster.deadline_s: input should be greater than 0, not 0"),
         ("cluster.engines=0", ":cluster.engines: input should be greater than or equal to 1, not 0"),
         ("out=null", ":out: input is not a valid path"),
     ],
@@ -222,3 +223,8 @@ def test_set_reaches_into_sections_and_lists_and_the_last_one_counts(tmp_path: P
 )
 def test_an_override_that_does_not_fit_is_refused(override: str, message: str, tmp_path: Path):
     assert refusal(tmp_path, LEAST, override).startswith(message)
+
+
+def test_a_pool_cannot_grow_to_fewer_engines_than_it_starts_with(tmp_path: Path):
+    told = refusal(tmp_path, LEAST, "cluster.engines=2", "cluster.max_engines=1")
+    assert told.startswith(":cluster: value error, max_engines 1 is less than engines 2")
