@@ -6,11 +6,11 @@ import heapq
 import math
 import random
 import time
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from bench.memory import forget_peak, peak
 from cluster.events import (
     ActorLost,
     ActorPlaced,
@@ -75,7 +75,8 @@ class Simulated:
     # actors
     most_in_flight: int
     quarantined: int
-    growth_bytes: int
+    held_bytes: int
+    # by the schedule, once all tasks are in it
 
     @property
     def stretch(self) -> float:
@@ -159,8 +160,8 @@ class _Run:
 def simulate(costs_s: Sequence[float], world: World, policy: Policy | None = None, seed: int = 0) -> Simulated:
     """A run of units that take so many seconds each, on engines that boot, die and lag as the world has it."""
     tasks = [Task(f"unit-{at}", None, cost) for at, cost in enumerate(costs_s)]
-    before = forget_peak()
-    run = _Run(world, policy or Policy(), seed)
+    policy = policy or Policy()
+    run = _Run(world, policy, seed)
     run.run(tasks)
     return Simulated(
         len(tasks),
@@ -171,5 +172,14 @@ def simulate(costs_s: Sequence[float], world: World, policy: Policy | None = Non
         run.lost,
         run.most,
         run.quarantined,
-        peak() - before,
+        _held_bytes(tasks, world, policy),
     )
+
+
+def _held_bytes(tasks: Sequence[Task], world: World, policy: Policy) -> int:
+    tracemalloc.start()
+    schedule = Schedule(world.num_actors, policy)
+    schedule.handle(TasksAdded(tuple(tasks)), 0.0)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return held
