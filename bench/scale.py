@@ -38,8 +38,8 @@ WORLDS = {
 
 _NOTES = """
 - CPU is the driver's, of all its threads, Ray's too. Memory on Ray: the most that was resident during a run beyond what
-  was resident before it; of the schedule: all that it holds with every task in it. In flight: by driver, tasks that had been pickled for an actor and whose result had not arrived;
-  by worker, calls that were in it at once.
+  was resident before it; of the schedule: all that it holds with every task in it. In flight: by driver, tasks that had
+  been pickled for an actor and whose result had not arrived; by worker, calls that were in it at once.
 - Lower bound: Σ of the units' time ÷ engines, or the longest unit if that is more. Starting the actors is left out: an
   engine takes minutes to load, whoever schedules it, and a run has it once. The simulated makespan begins with the
   first task handed out; the start of an engine that replaces a lost one counts.
