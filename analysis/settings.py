@@ -85,6 +85,16 @@ class Study(Section):
     # identify on one half of the questions, evaluate on the other
     cluster: ClusterSection = ClusterSection()
 
+    @model_validator(mode="after")
+    def _shares_one_gpu(self) -> Study:
+        num_ranks = self.model.tensor_parallel * self.model.pipeline_parallel
+        if self.cluster.gpus_per_engine < 1 and num_ranks > 1:
+            raise ValueError(
+                f"cluster.gpus_per_engine {self.cluster.gpus_per_engine:g} is for engines on one GPU, and the model is "
+                f"cut into {num_ranks} ranks"
+            )
+        return self
+
     @property
     def store_path(self) -> str:
         return self.store.path or str(self.out / "store")

@@ -184,8 +184,17 @@ class StudyRun:
             fold=cluster.fold,
             cpu_threads=cluster.cpu_threads,
         )
-        policy = Policy(cluster.max_attempts, deadline_s=cluster.deadline_s, drain_s=cluster.drain_s)
-        return Fleet(options, cluster.engines, cluster.address, debug, cluster.max_engines, policy)
+        return Fleet(
+            options,
+            cluster.engines,
+            cluster.address,
+            debug,
+            max_engines=cluster.max_engines,
+            policy=Policy(cluster.max_attempts, deadline_s=cluster.deadline_s, drain_s=cluster.drain_s),
+            gpus_per_engine=cluster.gpus_per_engine,
+            bind_cores=cluster.bind_cores,
+            dashboard_host=cluster.dashboard_host if cluster.dashboard else None,
+        )
 
     @cached_property
     def role_prompts_digest(self) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 from cluster.actor import Fault, MakeWorker, Ran, Runner
 from cluster.events import ActorLost, ActorPlaced, ActorReady, ActorUnbuilt, Event, TaskDone, TaskFailed
 from cluster.launch import log_folder
-from cluster.placement import Node, check_fit, replicas_on
+from cluster.placement import Shape
+from cluster.seats import Seats
 from cluster.task import Result, Task
+from cluster.unfit import missing_module
 
 _CLOSE_S = 30.0  # what a worker gets to close before it is killed
 
@@ -25,8 +27,7 @@ class Build:
     """How an actor of the pool is made."""
 
     make_worker: MakeWorker
-    num_cpus: float
-    num_gpus: float
+    shape: Shape
     env: Mapping[str, str]
     # set before the worker's process imports anything
 
@@ -53,6 +54,9 @@ class Crew:
     def __init__(self, build: Build, max_in_flight: int) -> None:
         self._build = build
         self._max_in_flight = max_in_flight
+        self._seats = Seats(build.shape)
+        self._unseated: dict[int, int] = {}
+        # actors that wait for nodes, and their places
         self._actors: dict[int, Any] = {}
         self._placed: set[int] = set()
         self._answered: SimpleQueue[_Call | None] = SimpleQueue()
@@ -67,19 +71,22 @@ class Crew:
 
     def check_fit(self, num_actors: int) -> None:
         """Raises PlacementImpossible unless the cluster, when idle, has room for so many."""
-        check_fit(_nodes(), num_actors, self._build.num_cpus, self._build.num_gpus)
+        self._seats.check_fit(num_actors)
 
     def room(self) -> int:
         """How many actors the machines that are up could hold, if nobody else used them."""
-        return sum(replicas_on(node, self._build.num_cpus, self._build.num_gpus) for node in _nodes())
+        return self._seats.room()
 
     def start(self, actor_id: int, place: int) -> None:
         """Starts an actor and lets it build the worker of this place."""
         import ray
 
+        options = self._seats.take(actor_id)
+        if options is None:
+            self._unseated[actor_id] = place
+            return
         remote = ray.remote(
-            num_cpus=self._build.num_cpus,
-            num_gpus=self._build.num_gpus,
+            **options,
             max_concurrency=self._max_in_flight,
             max_restarts=0,
             max_task_retries=0,
@@ -112,13 +119,15 @@ class Crew:
         import ray
 
         self._placed.discard(actor_id)
+        self._unseated.pop(actor_id, None)
         handle = self._actors.pop(actor_id, None)
         if handle is not None:
             ray.kill(handle)
+        self._seats.leave(actor_id)
 
     def stop_all(self) -> None:
         """Kills every actor."""
-        for actor_id in list(self._actors):
+        for actor_id in [*self._actors, *self._unseated]:
             self.stop(actor_id)
 
     def close_all(self) -> list[Fault]:
@@ -143,6 +152,8 @@ class Crew:
 
     def listen(self, wait_s: float) -> Iterator[Event]:
         """The events that have come in, after waiting at most so long for one."""
+        if self._seats.look_is_due():
+            yield from self._look_at_nodes()
         try:
             first = self._answered.get(timeout=wait_s)
         except Empty:
@@ -152,6 +163,15 @@ class Crew:
             if call is not None and call.actor_id in self._actors:  # one that was stopped has nothing more to say
                 yield self._hear(call)
 
+    def _look_at_nodes(self) -> Iterator[Event]:
+        """Actors that lost a node are lost, and those that waited for nodes are started where there are some by now."""
+        for actor_id, reason in self._seats.broken():
+            self.stop(actor_id)
+            yield ActorLost(actor_id, f"actor {actor_id} was lost: {reason}", with_machine=True)
+        waiting, self._unseated = self._unseated, {}
+        for actor_id, place in waiting.items():
+            self.start(actor_id, place)
+
     def _hear(self, call: _Call) -> Event:
         """What a call came to."""
         import ray
@@ -160,17 +180,16 @@ class Crew:
         try:
             answer = ray.get(call.ref)
         except ray.exceptions.RayTaskError as error:
-            answer = _unpickled(error)
+            answer = missing_module(error) or _unpickled(error)
         except ray.exceptions.RayError as error:
-            return self._lost(call, error)
+            fault = missing_module(error) if call.asked is _Asked.PLACED else None
+            return self._lost(call, error) if fault is None else self._unbuilt(actor_id, fault)
         match call.asked, answer:
             case _Asked.PLACED, _:
                 self._placed.add(actor_id)
                 return ActorPlaced(actor_id)
             case _Asked.BUILD, Fault():
-                self.faults[actor_id] = answer
-                self.stop(actor_id)
-                return ActorUnbuilt(actor_id, answer.reason, answer.retryable and not answer.ends_run)
+                return self._unbuilt(actor_id, answer)
             case _Asked.RUN, Fault():
                 if answer.ends_run:
                     self.faults[actor_id] = answer
@@ -180,6 +199,11 @@ class Crew:
                 return TaskDone(actor_id, call.task_id)
         return ActorReady(actor_id)
 
+    def _unbuilt(self, actor_id: int, fault: Fault) -> Event:
+        self.faults[actor_id] = fault
+        self.stop(actor_id)
+        return ActorUnbuilt(actor_id, fault.reason, fault.retryable and not fault.ends_run)
+
     def _lost(self, call: _Call, error: Exception) -> Event:
         self.stop(call.actor_id)  # one that is only "unavailable" must not come back with a second result
         why = f"{_first_line(error)} Its log is in {log_folder()}"
@@ -188,13 +212,6 @@ class Crew:
             self.faults[call.actor_id] = Fault(type(error).__name__, why, True, None)
             return ActorUnbuilt(call.actor_id, why, retryable=True)
         return ActorLost(call.actor_id, f"actor {call.actor_id} was lost: {why}", with_machine)
-
-
-def _nodes() -> list[Node]:
-    import ray
-
-    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(offer.get("CPU", 0.0), offer.get("GPU", 0.0)) for offer in offers]
 
 
 def _is_of_machine(error: Exception) -> bool:

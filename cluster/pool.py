@@ -29,6 +29,7 @@ from cluster.events import (
 )
 from cluster.launch import is_connected
 from cluster.metrics import Metrics
+from cluster.placement import Shape
 from cluster.policy import Policy
 from cluster.progress import Progress
 from cluster.schedule import Schedule
@@ -58,13 +59,14 @@ class Pool:
         max_actors: int | None = None,
         num_cpus: float = 1,
         num_gpus: float = 0,
+        num_parts: int = 1,
         env: Mapping[str, str] | None = None,
         policy: Policy | None = None,
     ) -> None:
         self._max_actors = num_actors if max_actors is None else max_actors
         if not 1 <= num_actors <= self._max_actors:
             raise ValueError(f"a pool needs at least one actor, and may grow, not {num_actors} … {self._max_actors}")
-        self._build = Build(make_worker, num_cpus, num_gpus, dict(env or {}))
+        self._build = Build(make_worker, Shape(num_cpus, num_gpus, num_parts), dict(env or {}))
         self._num_actors = num_actors
         self._policy = policy or Policy()
         self._reset()
@@ -208,6 +210,7 @@ class _Watch:
         if self._metrics is not None:
             self._metrics.update(counts)
         if self._progress is not None:
-            size = f"{self._build.num_cpus:g} CPUs and {self._build.num_gpus:g} GPUs"
             waits = now - self._all_placed >= _PATIENCE_S
-            self._progress.update(counts, f"room for {counts.unplaced} actor(s) of {size} each" if waits else "")
+            self._progress.update(
+                counts, f"room for {counts.unplaced} actor(s) of {self._build.shape}" if waits else ""
+            )

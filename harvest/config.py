@@ -90,6 +90,14 @@ class ClusterSection(Section):
     # at one task, before it is given up
     drain_s: float = Field(120, ge=0)
     # what running tasks get to end after Ctrl-C or SIGTERM
+    gpus_per_engine: float = Field(1, gt=0, le=1)
+    # a share of one GPU, where several engines of a small model are to run on it
+    bind_cores: bool = True
+    # engines on the CPU keep to cores of their own, while there are enough; what they compute does not depend on it
+    dashboard: bool = False
+    # of our own Ray: it needs ray[default]
+    dashboard_host: str = "127.0.0.1"
+    # who reaches it can look into everything and, if they have the token, run code
     max_num_seqs: int = Field(256, ge=1)
     # requests decoded at once by one engine
     max_num_batched_tokens: int = Field(8192, ge=16)
@@ -102,9 +110,11 @@ class ClusterSection(Section):
     # how activations are folded: C++ on a CPU, Triton on a GPU, or plain torch; auto takes the first that is there
 
     @model_validator(mode="after")
-    def _grows(self) -> ClusterSection:
+    def _fits_together(self) -> ClusterSection:
         if self.max_engines is not None and self.max_engines < self.engines:
             raise ValueError(f"max_engines {self.max_engines} is less than engines {self.engines}")
+        if self.dashboard and self.address is not None:
+            raise ValueError(f"the cluster at {self.address} has a dashboard of its own or none; leave dashboard out")
         return self
 
 

@@ -10,6 +10,7 @@
     │       └── NeedsRows         a statistic that needs per-question rows, and there are none
     └── RunError                  the work itself failed (exit 1)
         ├── EngineError           the engine could not be opened, or broke
+        │   └── WrongNode         a node of the cluster lacks the software, or has another version of it
         ├── CaptureError          counted ≠ planned, a NaN, a layer that did not move
         ├── UnitsFailed           units that were given up after their retries, named
         ├── Interrupted           a signal asked the run to end
@@ -61,6 +62,13 @@ class RunError(HarvestError):
 
 class EngineError(RunError):
     """The engine could not be opened, or broke."""
+
+
+class WrongNode(EngineError):
+    """A node of the cluster lacks what engines need, or has another version of it than the driver."""
+
+    retryable = False
+    # it will not install it by itself
 
 
 class CaptureError(RunError):

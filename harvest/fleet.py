@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cluster.actor import MakeWorker
+from cluster.cores import OnOwnCores
 from cluster.errors import RunEnded, SetupFailed
 from cluster.metrics import Metrics
 from cluster.policy import Policy
@@ -16,6 +18,7 @@ from cluster.progress import Listener, Progress
 from cluster.task import Task
 from harvest.engine.options import EngineOptions, engine_environment
 from harvest.engine.seat import EngineSeat
+from harvest.engine.shape import placed
 from harvest.errors import EngineError, HarvestError, Interrupted, RunError, UnitsFailed
 
 if TYPE_CHECKING:
@@ -39,6 +42,11 @@ class Fleet:
     policy: Policy = field(default_factory=Policy)
     on_progress: Listener | None = None
     # is told where a stage is, every few seconds
+    gpus_per_engine: float = 1
+    # of an engine of one rank
+    bind_cores: bool = True
+    dashboard_host: str | None = None
+    # of a Ray of our own; None: no dashboard
     _pool: Pool | None = field(default=None, init=False)
 
     @property
@@ -89,17 +97,22 @@ class Fleet:
         if self._pool is None:
             from cluster import launch
             from cluster.pool import Pool
+            from cluster.seats import machines
 
-            launch.connect(self.address, debug=self.debug)
-            on_gpu = launch.num_gpus() > 0
+            launch.connect(self.address, debug=self.debug, dashboard_host=self.dashboard_host)
+            options, shape = placed(self.options, machines(), self.num_engines, self.gpus_per_engine)
+            seat: MakeWorker = EngineSeat(options)
+            if self.bind_cores and shape.num_gpus == 0 and shape.num_cpus >= 1:
+                seat = OnOwnCores(seat, int(shape.num_cpus))
             self._pool = Pool(
-                EngineSeat(self.options),
+                seat,
                 self.num_engines,
                 max_actors=self.max_engines,
                 policy=self.policy,
-                num_cpus=self.options.cpu_threads * self.options.num_ranks,
-                num_gpus=self.options.num_ranks if on_gpu else 0,
-                env=engine_environment(self.options) | ({"VLLM_LOGGING_LEVEL": "INFO"} if self.debug else {}),
+                num_cpus=shape.num_cpus,
+                num_gpus=shape.num_gpus,
+                num_parts=shape.num_parts,
+                env=engine_environment(options) | ({"VLLM_LOGGING_LEVEL": "INFO"} if self.debug else {}),
             )
         return self._pool
 

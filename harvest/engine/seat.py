@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harvest.engine.options import EngineOptions, engine_environment
+from harvest.engine.options import EngineOptions, bound_cores, engine_environment
+from harvest.engine.versions import check_versions
+from harvest.provenance import versions
 
 if TYPE_CHECKING:
     from harvest.engine.engine import Engine
@@ -24,8 +27,11 @@ class EngineSeat:
     """Opens the engine where it is called (in the actor) and returns the callable that runs tasks on it."""
 
     options: EngineOptions
+    versions: Mapping[str, str] = field(default_factory=versions)
+    # the driver's
 
     def __call__(self, index: int) -> SeatedEngine:
+        check_versions(self.versions, versions())
         return SeatedEngine(self.options, index)
 
 
@@ -46,7 +52,7 @@ class SeatedEngine:
 
 def open_engine(options: EngineOptions, place: int = 0) -> Engine:
     """An open engine in this process; the environment it needs is set first, because vLLM reads it when imported."""
-    os.environ.update(engine_environment(options, place))
+    os.environ.update(engine_environment(options) | bound_cores(options, place))
     from harvest.engine.engine import Engine
 
     return Engine(options)
