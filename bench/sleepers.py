@@ -20,6 +20,8 @@ from harvest.capture import CaptureTask
 NUM_CPUS = 0.05
 # that an actor asks for: it sleeps
 _DISTINCT_GROUPS = 12
+_WARM_S = 0.05
+# of a task that only shows that its actor is there
 
 
 @dataclass(slots=True)
@@ -108,8 +110,9 @@ def drive(num_actors: int, num_tasks: int, mean_s: float) -> Drove:
     launch.connect(num_cpus=os.cpu_count())
     try:
         with Pool(make_sleeper, num_actors, num_cpus=NUM_CPUS) as pool:
-            # an actor answers only once it has started
-            pool.run(_tasks(_sleeps(2 * num_actors, 1.0, Notes())))
+            seen: set[int] = set()
+            while len(seen) < num_actors:
+                pool.run(_tasks(_sleeps(2 * num_actors, _WARM_S, Notes())), lambda result: seen.add(result.actor_id))
             return _driven(pool, sleeps, num_actors, notes)
     finally:
         launch.disconnect()
