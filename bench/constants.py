@@ -22,7 +22,7 @@ from harvest.store.units import moments_unit, rows_unit
 
 _MODEL = Model("8 layers of 8B", 8, MODELS["8B"].num_neurons)
 _QUESTIONS, _REPEATS = 32, 3
-_COMMITS = 300
+_COMMITS = 100
 _SEND_S = 2e-3
 # the target that bench.scale measures
 
@@ -79,9 +79,9 @@ def measure() -> Constants:
         merges = {
             kind: min(
                 cost.cpu_s / cost.num_bytes
-                for cost in merge_costs(MODELS["8B"], Asked(kind, number, questions), 2, folder)[MERGE]
+                for cost in merge_costs(MODELS["8B"], Asked(kind, number, questions), 1, folder)[MERGE]
             )
-            for kind, number, questions in (("moments", 48, 2), ("rows", 12, 16))
+            for kind, number, questions in (("moments", 48, 2), ("rows", 8, 16))
         }
     return Constants(
         fold_s, write_s, find_s, weight.held_bytes, weight.pickled_bytes, _SEND_S, merges["moments"], merges["rows"]

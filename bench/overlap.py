@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.paced import Model, PacedEngine, TwoSteps, labels_of, random_rows
+from bench.paced import Model, PacedEngine, capture_task, labels_of, random_rows
 from bench.results import table
 from bench.table import Spread
+from harvest.engine.seat import SeatedEngine
 from harvest.stats.rows import RequestRows
 from harvest.stats.unit import fold_unit
 from harvest.store.arrays import write_group
@@ -86,22 +87,16 @@ def idle_at_least(forward_s: float, keep_s: float) -> float:
 
 def _run(model: Model, rows: RequestRows, contender: str, pace: Pace, folder: Path) -> Waited:
     engine, store, labels = PacedEngine(rows, pace.forward_s), Store(folder), labels_of(model, "g", pace.num_questions)
-    tasks = [TwoSteps(f"{at}", labels, CONTENDERS[contender], store) for at in range(pace.num_units)]
-    keeping: list[float] = []
-
-    def call(task: TwoSteps) -> None:
-        # as harvest.engine.seat does
-        measured = thread.submit(task.measure, engine).result()
-        began = time.perf_counter()
-        task.keep(measured)
-        keeping.append(time.perf_counter() - began)
-
+    tasks = [capture_task(f"{at}", labels, CONTENDERS[contender], store) for at in range(pace.num_units)]
     began = time.process_time()
     with ThreadPoolExecutor(1) as thread, ThreadPoolExecutor(_IN_FLIGHT) as callers:
-        list(callers.map(call, tasks))
+        seat = SeatedEngine(engine, thread)
+        ended = list(callers.map(lambda task: (seat(task), time.perf_counter())[1], tasks))
     cpu_s = time.process_time() - began
     shutil.rmtree(folder, ignore_errors=True)
-    return Waited(engine.idle(), cpu_s / pace.num_units, sum(keeping) / pace.num_units)
+    # whichever forward was a task's: the order is the same
+    keep_s = sum(ended) - sum(measured for _, measured in engine.passes)
+    return Waited(engine.idle(), cpu_s / pace.num_units, keep_s / pace.num_units)
 
 
 def step_lines(model: Model, num_questions: int, rounds: int, folder: Path) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
+from harvest.capture import Block, CaptureTask
 from harvest.stats.rows import RequestRows
-from harvest.store.arrays import write_group
 from harvest.store.commit import Store
 from harvest.store.key import unit_name
 from harvest.store.units import Labels, moments_unit, rows_unit
+from harvest.types import Text
 
 KINDS = {"moments": moments_unit, "rows": rows_unit}
 
@@ -69,7 +69,15 @@ class PacedEngine:
     forward_s: float
     passes: list[tuple[float, float]] = field(default_factory=list)
 
-    def capture(self, texts: Sequence[str]) -> RequestRows:
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(range(self.rows.mean_QLF.shape[1]))
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        return {"forward_s": self.forward_s}
+
+    def capture(self, texts: Sequence[Text]) -> RequestRows:
         del texts
         began = time.perf_counter()
         time.sleep(self.forward_s)
@@ -82,20 +90,20 @@ class PacedEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class TwoSteps:
-    """A capture of one block, as an engine's seat runs it: one step with the engine and one without."""
-
-    name: str
-    labels: Labels
-    kinds: tuple[str, ...]
-    store: Store
+class Unkept:
+    """A capture of which nothing is kept."""
 
     def measure(self, engine: PacedEngine) -> RequestRows:
-        return engine.capture(self.labels.question_ids)
+        return engine.capture(())
 
     def keep(self, rows: RequestRows) -> int:
-        for kind in self.kinds:
-            arrays, attributes = KINDS[kind](self.labels, rows)
-            write = partial(write_group, arrays=arrays, attributes=attributes)
-            self.store.commit(unit_name(kind, {"name": self.name}), ".zarr", write, {"by": "bench"})
-        return int(rows.num_tokens_Q.sum())
+        return len(rows.num_tokens_Q)
+
+
+def capture_task(name: str, labels: Labels, kinds: tuple[str, ...], store: Store) -> CaptureTask | Unkept:
+    """What commits these kinds of units of one block."""
+    if not kinds:
+        return Unkept()
+    texts = tuple(Text((0,) * 600, 300, 600) for _ in labels.question_ids)
+    units = {kind: unit_name(kind, {"name": name}) for kind in kinds}
+    return CaptureTask(Block(labels.group, labels.question_ids, labels.description_ids, texts, units), kinds, store)

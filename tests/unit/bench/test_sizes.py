@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.overlap import idle_at_least
-from bench.paced import MODELS, Model, PacedEngine, TwoSteps, labels_of, random_rows
+from bench.paced import MODELS, Model, PacedEngine, capture_task, labels_of, random_rows
 from bench.results import write_section
 from bench.simulation import World, simulate
 from bench.sizes import Study, bytes_per_neuron, data_bytes, num_files, num_folders
@@ -19,8 +19,8 @@ from harvest.store.schema import MOMENTS, ROWS
 @pytest.mark.parametrize("model", [MODELS["tiny"], Model("wide", 6, 200_000)], ids=["one chunk", "shards"])
 @pytest.mark.parametrize("kind", ["moments", "rows"])
 def test_a_unit_takes_as_many_bytes_and_files_as_predicted(tmp_path: Path, model: Model, kind: str):
-    store, rows = Store(tmp_path), random_rows(model, 3)
-    TwoSteps("unit", labels_of(model, "g", 3), (kind,), store).keep(rows)
+    task = capture_task("unit", labels_of(model, "g", 3), (kind,), Store(tmp_path))
+    task.keep(task.measure(PacedEngine(random_rows(model, 3), 0.0)))
     (unit,) = (tmp_path / "attempts").iterdir()
     below = list(unit.rglob("*"))
     files = [path for path in below if path.is_file() and unit.name not in path.stem and path.parent != unit]
