@@ -20,6 +20,7 @@ from bench.machine import machine_lines
 from bench.paced import MODELS, Model
 from bench.payloads import ANSWER_TOKENS, PROMPT_TOKENS, QUESTIONS, block_sizes
 from bench.results import listed, table
+from bench.simulation import World, simulate
 from harvest.store.arrays import Layout
 from harvest.store.schema import MERGED, MOMENTS, ROWS, Variable, numpy_type
 
@@ -103,7 +104,13 @@ class Study:
 def tables(constants: Constants, block_size: float) -> str:
     """All tables, as Markdown."""
     studies = [Study(MODELS[name], groups, block_size) for name in BILLIONS for groups in STUDIES]
-    parts = (constants.table(), _store(studies), _engine(constants, block_size), _driver(studies, constants))
+    parts = (
+        constants.table(),
+        _store(studies),
+        _engine(constants, block_size),
+        _driver(studies, constants),
+        _speedup(studies[0].blocks),
+    )
     return "\n\n".join(parts)
 
 
@@ -168,6 +175,16 @@ def _driver(studies: Iterable[Study], constants: Constants) -> str:
         )
         lines.append((_name(study), *map(amount, sizes), *(f"{each:,.1f}" for each in seconds)))
     return f"**The driver**\n\n{table(header, lines)}"
+
+
+def _speedup(blocks: int) -> str:
+    sizes = block_sizes(blocks)
+    lines = []
+    for num_engines in (10, 20, 40, 80, 160):
+        run = simulate([float(size) for size in sizes], World(num_engines, boot_s=0.0))
+        lines.append((f"{num_engines}", f"{sum(sizes) / run.makespan_s:.1f}", f"{run.stretch:.3f}"))
+    title = f"**{STUDIES[0]} groups, {blocks} blocks, on several engines (simulated, none fails)**"
+    return f"{title}\n\n{table(('engines', 'times as fast as one', '÷ lower bound'), lines)}"
 
 
 def _name(study: Study) -> str:
