@@ -72,13 +72,16 @@ def merging_lines(model: Model, asked: Asked, rounds: int, folder: Path) -> str:
     lines = []
     for name, costs in taken.items():
         beside = taken[copies[name]] if name in copies else costs
-        ratio = Spread.of([one.wall_s / other.wall_s for one, other in zip(costs, beside, strict=True)])
         wall, cpu = (Spread.of([getattr(one, clock) for one in costs]) for clock in ("wall_s", "cpu_s"))
+        ratios = [
+            Spread.of([getattr(one, clock) / getattr(other, clock) for one, other in zip(costs, beside, strict=True)])
+            for clock in ("wall_s", "cpu_s")
+        ]
         peak_mb = max(one.peak_bytes for one in costs) / 1e6
         size = costs[0].num_bytes
-        cells = (f"{size / 1e6:,.0f}", wall, f"{size / 1e6 / wall.median:,.0f}", ratio, cpu, f"{peak_mb:,.0f}")
-        lines.append((f"{asked.kind}, {asked.num_units} units: {name}", *cells))
-    return table(("", "MB", "wall s", "MB/s", "wall ÷ copy", "CPU s", "peak MB"), lines)
+        cells = (f"{size / 1e6:,.0f}", wall, f"{size / 1e6 / wall.median:,.0f}", ratios[0], cpu, ratios[1])
+        lines.append((f"{asked.kind}, {asked.num_units} units: {name}", *cells, f"{peak_mb:,.0f}"))
+    return table(("", "MB", "wall s", "MB/s", "wall ÷ copy", "CPU s", "CPU ÷ copy", "peak MB"), lines)
 
 
 def _filled(store: Store, model: Model, asked: Asked) -> list[str]:

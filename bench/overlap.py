@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.paced import Model, PacedEngine, capture_task, labels_of, random_rows
 from bench.results import table
 from bench.table import Spread
-from harvest.engine.seat import SeatedEngine
+from harvest.engine.seat import EngineTask, SeatedEngine
 from harvest.stats.rows import RequestRows
 from harvest.stats.unit import fold_unit
 from harvest.store.arrays import write_group
@@ -91,10 +91,15 @@ def _run(model: Model, rows: RequestRows, contender: str, pace: Pace, folder: Pa
     began = time.process_time()
     with ThreadPoolExecutor(1) as thread, ThreadPoolExecutor(_IN_FLIGHT) as callers:
         seat = SeatedEngine(engine, thread)
-        ended = list(callers.map(lambda task: (seat(task), time.perf_counter())[1], tasks))
+
+        def ended_at(task: EngineTask) -> float:
+            seat(task)
+            return time.perf_counter()
+
+        ended = list(callers.map(ended_at, tasks))
     cpu_s = time.process_time() - began
     shutil.rmtree(folder, ignore_errors=True)
-    # whichever forward was a task's: the order is the same
+    # summed, so it does not matter which forward was whose
     keep_s = sum(ended) - sum(measured for _, measured in engine.passes)
     return Waited(engine.idle(), cpu_s / pace.num_units, keep_s / pace.num_units)
 
