@@ -60,7 +60,7 @@ class Weight:
 
 
 def weigh(num_groups: int) -> Weight:
-    """Per token, over the tasks of so many groups; held: answers, blocks and tasks, as a run holds them."""
+    """Per token, over the tasks of so many groups; held: the tasks with their texts."""
     tracemalloc.start()
     tasks = capture_tasks(num_groups)
     held, _ = tracemalloc.get_traced_memory()

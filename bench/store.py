@@ -2,7 +2,7 @@
 
 A stand-in for a GPU sleeps for as long as a forward would take; rows, folding, Zarr and commits are the real ones.
 
-    python -m bench.store             # units of an 8B model, about 8 minutes and 4 GB of disk
+    python -m bench.store             # units of an 8B model, about 4 minutes and 6 GB of disk
     python -m bench.store --quick     # a look, under a minute
     python -m bench.store --write     # puts its section into bench/RESULTS.md as well
 """
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         waits, below = overlap_lines(model, pace, folder)
         merges = [
             merging_lines(model, Asked(kind, number, given.questions), given.rounds, folder)
-            for kind, number in (("moments", given.merge_moments), ("rows", given.merge_rows))
-            if number
+            for kind, numbers in (("moments", given.merge_moments), ("rows", given.merge_rows))
+            for number in numbers
         ]
     body = "\n\n".join([waits, steps, *merges])
     page = f"# What the store costs\n\n{listed(head)}\n\n{body}\n{_NOTES}\n{listed(below)}\n"
@@ -72,12 +72,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--forward-s", type=float, default=1.0, help="of a unit, as on a GPU at 20,000 tokens/s")
     parser.add_argument("--units", type=int, help="whose commits overlap forwards")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--merge-moments", type=int, help="units")
-    parser.add_argument("--merge-rows", type=int, help="units")
+    parser.add_argument("--merge-moments", type=int, nargs="*", help="numbers of units")
+    parser.add_argument("--merge-rows", type=int, nargs="*", help="numbers of units")
     parser.add_argument("--disk-mib", type=int, help="written to measure the disk")
     given = parser.parse_args(arguments)
-    quick = {"units": 3, "rounds": 1, "merge_moments": 8, "merge_rows": 2, "disk_mib": 64}
-    full = {"units": 12, "rounds": 3, "merge_moments": 80, "merge_rows": 16, "disk_mib": 512}
+    quick = {"units": 3, "rounds": 1, "merge_moments": [8], "merge_rows": [2], "disk_mib": 64}
+    full = {"units": 12, "rounds": 3, "merge_moments": [80], "merge_rows": [8], "disk_mib": 512}
     for name, value in (quick if given.quick else full).items():
         if getattr(given, name) is None:
             setattr(given, name, value)
