@@ -119,8 +119,8 @@ def _store(studies: Iterable[Study]) -> str:
     lines = []
     for study in studies:
         files, folders = (sum(map(of, SCHEMAS)) for of in (num_files, num_folders))
-        # beside each unit its attempt's record, which the commit's name is a second name of
-        counts = (study.blocks, 2 * study.blocks, study.blocks * (files + 2), study.blocks * folders)
+        # and for each unit the attempt's record and the commit
+        counts = (study.blocks, 2 * study.blocks, study.blocks * (files + 4), study.blocks * folders)
         sizes = (study.moments_bytes, study.rows_bytes, study.merged_bytes)
         lines.append((_name(study), *(f"{count:,}" for count in counts), *map(amount, sizes)))
     return f"**The store**\n\n{table(header, lines)}"

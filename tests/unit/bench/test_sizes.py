@@ -28,6 +28,8 @@ def test_a_unit_takes_as_many_bytes_and_files_as_predicted(tmp_path: Path, model
     assert sum(path.stat().st_size for path in values) == data_bytes(kind, model, 3)
     assert len(files) == num_files(kind)
     assert sum(path.is_dir() for path in below) + 1 == num_folders(kind)
+    # its record, its commit, and the store's marker
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == num_files(kind) + 3
 
 
 def test_the_sizes_that_the_design_names():
