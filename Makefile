@@ -1,6 +1,8 @@
 # make demo and make test are all there is; both set up .venv when it is missing.
 PYTHON ?= python3.11
 PIP_ARGS ?=
+# capture, store, scale or sizes
+BENCH ?= capture
 BENCH_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
@@ -41,7 +43,7 @@ $(TRITON_STAMP): $(STAMP) Makefile
 	touch $@
 
 bench: $(STAMP)
-	$(BIN)/python -m bench.capture $(BENCH_ARGS)
+	$(BIN)/python -m bench.$(BENCH) $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv runs

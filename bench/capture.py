@@ -5,7 +5,7 @@ process's CPU time and wall time; ratios to bare vLLM are taken within the round
 
     python -m bench.capture            # both sizes, about 25 minutes on two cores
     python -m bench.capture --quick    # a look, about 2 minutes
-    python -m bench.capture --write    # puts the table in bench/RESULTS.md as well
+    python -m bench.capture --write    # puts its section into bench/RESULTS.md as well
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from bench.checkpoint import SHAPES, Shape, write_checkpoint
 from bench.floor import floor_lines
 from bench.lines import CONTENDERS
 from bench.machine import machine_lines
+from bench.results import listed, write_section
 from bench.table import HEADER, table_lines, target_lines
 from bench.turns import Rounds, take_turns
 from bench.workload import PROMPT_TOKENS, Workload, make_workload
-
-_RESULTS = Path(__file__).with_name("RESULTS.md")
 
 _NOTES = """
 - Contenders warm up, then take strict turns, one process at work at a time. Least / median / greatest of the rounds.
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     page = _page([*head, _work(workload, given.rounds)], table, below)
     print(page)
     if given.write:
-        _RESULTS.write_text(page, encoding="utf-8")
+        write_section(page)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -96,9 +95,6 @@ def _work(workload: Workload, rounds: int) -> str:
 
 
 def _page(head: Sequence[str], table: Sequence[str], below: Sequence[str]) -> str:
-    def listed(lines: Sequence[str]) -> str:
-        return "\n".join(f"- {line}" for line in lines)
-
     rows = "\n".join(table)
     return f"# What a capture costs\n\n{listed(head)}\n\n{rows}\n{_NOTES}\n{listed(below)}\n"
 

@@ -38,6 +38,33 @@ def test_a_tiny_bench_prints_every_line_and_target():
     assert "prefill, a counted token: " in ran.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            "store --model tiny --questions 3 --forward-s 0.02 --units 3 --rounds 1 --merge-moments 3 --merge-rows 2",
+            ["| moments and rows |", "| moments, 3 units: merge |", "| rows, 2 units: open and read one group |"],
+        ),
+        (
+            "scale --actors 2 --tasks 40 --mean-s 0.02 --engines 5 --units 40 --groups 1",
+            ["| 40 units on 2 actors |", "| 40 units on 5 engines, both |", "in flight per actor: target ≤ 2, seen 2"],
+        ),
+    ],
+    ids=["store", "scale"],
+)
+def test_a_tiny_bench_of_the_rest_prints_every_line(command: str, expected: list[str]):
+    ran = subprocess.run(
+        [sys.executable, "-m", *f"bench.{command}".split()],
+        cwd=Path(bench.__path__[0]).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    for line in expected:
+        assert line in ran.stdout
+
+
 @pytest.mark.parametrize("size", [1, 3], ids=["one by one", "padded"])
 def test_hooks_count_what_the_reference_counts(tiny_llama: Path, size: int):
     texts = [Text(random_tokens(n, n), n // 2, n) for n in (9, 30, 17, 4)]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stored import plain_moments, random_questions
 
+from harvest.stats import unit
 from harvest.stats.rows import RequestRows, assemble
 from harvest.stats.unit import fold_unit
 
@@ -47,6 +48,21 @@ def test_empty_requests_change_no_bit():
     assert (one.token_count, one.question_count) == (other.token_count, other.question_count) == (7, 2)
     for name, value in one.variables.items():
         np.testing.assert_array_equal(value, other.variables[name], err_msg=name)
+
+
+@pytest.mark.parametrize("num_cached", [1, 7, 24])
+def test_no_bit_depends_on_how_many_neurons_are_folded_at_once(monkeypatch, num_cached: int):
+    questions = [one * 1e4 + 1 / 3 for one in random_questions(2, [3, 0, 4, 1, 9, 2, 5])]
+    for some in (questions, questions[:1], questions[2:4]):
+        rows = rows_of(some)
+        # a layer narrower than the widest
+        rows.mean_QLF[:, 1, 3:] = np.nan
+        whole = fold_unit(rows)
+        with monkeypatch.context() as patched:
+            patched.setattr(unit, "_CACHED", num_cached)
+            cut = fold_unit(rows)
+        for name, value in whole.variables.items():
+            assert value.tobytes() == cut.variables[name].tobytes(), name
 
 
 def test_a_unit_without_any_token_is_nan_and_counts_nothing():
