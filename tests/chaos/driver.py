@@ -61,7 +61,7 @@ class Watch:
 
 
 def work(spec: dict[str, Any]) -> None:
-    store, journal = Store(Path(spec["store"])), Journal(Path(spec["folder"]), Path(spec["store"]))
+    store, journal = Store(Path(spec["store"])), Journal(Path(spec["folder"]))
     dooms, watch = spec.get("dooms", {}), Watch()
     environment = {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1"}
     hire = Hire(store, journal, spec.get("pace_s", 0.02), spec.get("small", False))

@@ -46,7 +46,7 @@ class Chaos:
 
     @property
     def journal(self) -> Journal:
-        return Journal(self.root / "evidence", self.store)
+        return Journal(self.root / "evidence")
 
     @property
     def num_units(self) -> int:

@@ -113,7 +113,7 @@ class Worker:
         doom = errand.doom if self._is_due(errand) else ""
         time.sleep(self._pace_s * errand.at)
         if doom == "poison":
-            self._journal.note("struck", number, f"{self._journal.num_commits()} poison")
+            self._journal.note("struck", number, f"{self._journal.num_kept()} poison")
             os.kill(os.getpid(), 9)
         if doom == "measuring":
             self._die(errand)

@@ -32,10 +32,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """A folder of evidence beside a store, in which every disaster demands progress since the last one."""
+    """A folder of evidence, in which every disaster demands progress since the last one."""
 
     folder: Path
-    store: Path
 
     def note(self, what: str, number: int = -1, detail: str = "", pid: int = 0) -> None:
         """Adds a line; one write, so lines of several processes never mix."""
@@ -55,37 +54,34 @@ class Journal:
             return []
         return sorted((Entry(*json.loads(line)) for line in lines), key=lambda entry: entry.at_ns)
 
-    def num_commits(self) -> int:
-        """Units committed so far."""
-        try:
-            return sum(path.suffix == ".json" for path in (self.store / "commits").iterdir())
-        except FileNotFoundError:
-            return 0
+    def num_kept(self) -> int:
+        """Units whose workers told that they committed them; what dies before it can tell is progress untold."""
+        return sum(entry.what == "kept" for entry in self.read())
 
     def last_strike(self) -> int:
-        """Units that were committed when the last disaster came; −1 before the first."""
-        return max((int(entry.detail.split()[0]) for entry in self.read() if entry.what == "struck"), default=-1)
+        """Units that were kept when the last disaster came; 0 before the first."""
+        return max((int(entry.detail.split()[0]) for entry in self.read() if entry.what == "struck"), default=0)
 
     @contextmanager
     def after_progress(self) -> Iterator[int]:
-        """Waits until more is committed than when the last disaster came; disasters come one at a time.
+        """Waits until more is kept than when the last disaster came; disasters come one at a time.
 
-        Gives the number of commits. Raises TimeoutError where nothing moves any more.
+        Gives the number of units kept. Raises TimeoutError where nothing moves any more.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            before, end = max(self.last_strike(), 0), time.monotonic() + PROGRESS_S
-            while self.num_commits() <= before:
+            before, end = self.last_strike(), time.monotonic() + PROGRESS_S
+            while self.num_kept() <= before:
                 if time.monotonic() > end:
-                    raise TimeoutError(f"no progress since the last disaster, at {before} commits")
+                    raise TimeoutError(f"no progress since the last disaster, at {before} units")
                 time.sleep(0.005)
-            yield self.num_commits()
+            yield self.num_kept()
 
     def strike(self, pid: int, number: int, what: str) -> None:
         """SIGKILL, once there was progress since the last one."""
-        with self.after_progress() as commits:
-            self.note("struck", number, f"{commits} {what}", pid)
+        with self.after_progress() as kept:
+            self.note("struck", number, f"{kept} {what}", pid)
             os.kill(pid, signal.SIGKILL)
             time.sleep(10 if pid == os.getpid() else 0)  # the signal is on its way
 

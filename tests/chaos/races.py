@@ -77,5 +77,5 @@ def race(store: Store, journal: Journal, salt: int, *, num_racers: int, num_unit
 
 if __name__ == "__main__":
     root, evidence, salt, num_racers, num_units, stops = json.loads(sys.argv[1])
-    journal = Journal(Path(evidence), Path(root))
+    journal = Journal(Path(evidence))
     race(Store(Path(root)), journal, salt, num_racers=num_racers, num_units=num_units, stops=set(stops))

@@ -23,7 +23,7 @@ def kill_once(chaos: Chaos, dice: random.Random) -> None:
         with chaos.journal.after_progress():
             time.sleep(dice.uniform(0, 0.3))
             assert drive.running, "the run ended before it could be killed"
-            chaos.journal.note("struck", detail=f"{chaos.journal.num_commits()} driver", pid=drive.pid)
+            chaos.journal.note("struck", detail=f"{chaos.journal.num_kept()} driver", pid=drive.pid)
             drive.kill()
     run = chaos.journal.read()[born:]
     again = {unit_of(entry.number) for entry in run if entry.what == "measure"} & {Path(one).stem for one in before}
@@ -33,7 +33,7 @@ def kill_once(chaos: Chaos, dice: random.Random) -> None:
     wait_until(lambda: not any(map(is_alive, workers)), 60, "the driver's workers are gone")
     # they died with their driver: none of them may have measured what another did, unless neither could commit it
     for pid in workers:
-        chaos.journal.note("struck", detail=f"{chaos.journal.num_commits()} with its driver", pid=pid)
+        chaos.journal.note("struck", detail=f"{chaos.journal.num_kept()} with its driver", pid=pid)
     after = chaos.commits()
     check_kept(before, after)
     assert len(after) > len(before)

@@ -28,7 +28,7 @@ def strike_node(chaos: Chaos, made: Machines, index: int, dice: random.Random) -
 
     wait_until(at_work, 60, "the node has committed a unit")
     time.sleep(dice.uniform(0, 0.5))
-    with chaos.journal.after_progress() as commits:
+    with chaos.journal.after_progress() as kept:
         victims, before = at_work(), chaos.commits()
         wait_until(lambda: chaos.open_measures(victims, time.time_ns()), 30, "the node holds a unit", 0.002)
         struck_ns, began = time.time_ns(), time.monotonic()
@@ -37,7 +37,7 @@ def strike_node(chaos: Chaos, made: Machines, index: int, dice: random.Random) -
         else:
             made.kill_raylet(node)
         for pid in victims:
-            chaos.journal.note("struck", detail=f"{commits} node", pid=pid)
+            chaos.journal.note("struck", detail=f"{kept} node", pid=pid)
     wait_until(lambda: not living_workers(chaos.journal.read(), str(raylet)), 30, "the node's workers are gone")
     held = chaos.open_measures(victims, struck_ns)
     wait_until(lambda: chaos.is_committed(held), 120, f"units {held} of the killed node are committed")

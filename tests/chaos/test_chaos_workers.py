@@ -32,10 +32,10 @@ def strike_outside(chaos: Chaos, times: int, dice: random.Random, ended: Event) 
         if ended.is_set() or not victims:
             return
         victim = dice.choice(victims)
-        with chaos.journal.after_progress() as commits:
+        with chaos.journal.after_progress() as kept:
             if is_alive(victim):
                 last = [entry.what for entry in chaos.journal.read() if entry.pid == victim][-1]
-                chaos.journal.note("struck", detail=f"{commits} outside:{last}", pid=victim)
+                chaos.journal.note("struck", detail=f"{kept} outside:{last}", pid=victim)
                 os.kill(victim, signal.SIGKILL)
 
 
