@@ -49,7 +49,8 @@ def test_killed_drivers_pay_for_no_unit_twice(
     units = list(range(10 * num_kills + 5))
     chaos = Chaos(tmp_path, [units])
     for index in range(num_kills):
-        chaos.more = {"pace_s": 0.1} | ({} if index < num_private else {"address": machines.address})
+        where = {} if index < num_private else {"address": machines.address}
+        chaos.more = {"pace_s": 0.1, "actors": 1 + index % 2, **where}
         kill_once(chaos, dice)
     before = chaos.commits()
     with chaos.drive() as drive:
