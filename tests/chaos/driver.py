@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from chaos.job import Errand, Hire, unit_of
+from chaos.job import Errand, Hire, be_patient, unit_of
 from chaos.journal import Journal
 from cluster.crew import Crew
 from cluster.launch import connect, disconnect
@@ -54,17 +54,20 @@ class Watch:
         Crew.submit, Crew.stop = counted, stopped  # type: ignore[method-assign]
 
     def keep(self, result: Result) -> None:
-        self.held[result.actor_id] -= 1
+        if result.actor_id in self.held:
+            self.held[result.actor_id] -= 1
         self.results += 1
         if self.results % MEMORY_EVERY == 0:
             self.memory.append(psutil.Process().memory_info().rss)
 
 
 def work(spec: dict[str, Any]) -> None:
-    store, journal = Store(Path(spec["store"])), Journal(Path(spec["folder"]))
+    place, retry_s = spec["store"], spec.get("retry_s")
+    store, journal = Store(place if place.startswith("s3://") else Path(place)), Journal(Path(spec["folder"]))
     dooms, watch = spec.get("dooms", {}), Watch()
-    environment = {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1"}
-    hire = Hire(store, journal, spec.get("pace_s", 0.02), spec.get("small", False))
+    environment = {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1", **spec.get("environment", {})}
+    hire = Hire(store, journal, spec.get("pace_s", 0.02), spec.get("small", False), retry_s)
+    be_patient(retry_s)
     with Pool(
         hire, spec.get("actors", 2), num_cpus=1, env=environment, policy=Policy(**spec.get("policy", {}))
     ) as pool:

@@ -37,12 +37,13 @@ class Chaos:
     rounds: list[list[int]]
     dooms: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
-    # of the driver's: address, policy, actors, pace_s, merge
-    store_root: Path | None = None
+    # of the driver's: address, policy, actors, pace_s, merge, small, environment, retry_s
+    place: str = ""
+    # of the store, if it isn't beside the evidence
 
     @property
     def store(self) -> Path:
-        return self.store_root or self.root / "store"
+        return Path(self.place or self.root / "store")
 
     @property
     def journal(self) -> Journal:
@@ -59,9 +60,10 @@ class Chaos:
     @contextmanager
     def drive(self, prefix: Sequence[str] = ()) -> Iterator[Drive]:
         """A driver at work, killed with all its processes if it still runs at the end."""
-        spec = {"store": str(self.store), "folder": str(self.root / "evidence"), "rounds": self.rounds}
+        spec = {"store": self.place or str(self.store), "folder": str(self.root / "evidence"), "rounds": self.rounds}
         spec |= {"dooms": self.dooms, **self.more}
-        drive = Drive([*prefix, sys.executable, "-m", "chaos.driver", json.dumps(spec)], self.root / "driver.log")
+        command = [*prefix, sys.executable, "-m", "chaos.driver", json.dumps(spec)]
+        drive = Drive(command, self.root / "driver.log", {**environment(), **self.more.get("environment", {})})
         try:
             yield drive
         finally:
@@ -84,14 +86,14 @@ class Chaos:
         assert not twice, f"measured more than once by workers that lived: {twice}"
         kept: set[int] = set()
         for entry in entries:
-            if entry.what == "kept":
+            if entry.what in ("kept", "adopted"):
                 kept.add(entry.number)
             assert not (entry.what == "measure" and entry.number in kept), f"measured though committed: {entry}"
 
     def open_measures(self, pids: frozenset[int], before_ns: int) -> set[int]:
         """The units that these workers had begun and not committed at a time."""
         told = [entry for entry in self.journal.read() if entry.pid in pids and entry.at_ns <= before_ns]
-        ended = {entry.number for entry in told if entry.what in ("kept", "lost")}
+        ended = {entry.number for entry in told if entry.what in ("kept", "adopted", "lost")}
         return {entry.number for entry in told if entry.what == "measure"} - ended
 
     def is_committed(self, numbers: set[int]) -> bool:
@@ -112,12 +114,12 @@ def living_workers(entries: Sequence[Entry], node: str | None = None) -> list[in
 class Drive:
     """One driver process."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         with log.open("a") as stderr:
             self._process = subprocess.Popen(
-                command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+                command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
             )
         self.pid = self._process.pid
 

@@ -88,9 +88,13 @@ class Errand:
 _doomed = threading.local()
 
 
-def _hook(event: str, _: Any) -> None:
-    # between the record and the commit: CPython announces a hard link before it makes it
-    if event == "os.link" and getattr(_doomed, "strike", None) is not None:
+def is_commit(event: str, arguments: Any) -> bool:
+    """Whether an audit event says that a commit is about to be made: its attempt and its record are there by then."""
+    return event == "os.link" and "/commits/" in str(arguments[1])
+
+
+def _hook(event: str, arguments: Any) -> None:
+    if is_commit(event, arguments) and getattr(_doomed, "strike", None) is not None:
         _doomed.strike()
 
 
@@ -122,9 +126,17 @@ class Worker:
         if doom in ("writing", "holding"):
             write = partial(self._write_part, errand, write)
         _doomed.strike = partial(self._die, errand) if doom == "linking" else None
-        commit = self._store.commit(unit, ".zarr", write, {"pid": os.getpid()})
+        written: list[Path] = []
+
+        def attempt(path: Path) -> None:
+            written.append(path)
+            write(path)
+
+        commit = self._store.commit(unit, ".zarr", attempt, {"pid": os.getpid()})
         _doomed.strike = None
-        self._journal.note("kept" if commit.provenance["pid"] == os.getpid() else "lost", number, self.node)
+        beaten = "lost" if written else "adopted"
+        # what a killed writer had recorded may be committed for it by whoever comes next
+        self._journal.note("kept" if commit.provenance["pid"] == os.getpid() else beaten, number, self.node)
         if doom == "answering":
             self._die(errand)
         return number
@@ -155,6 +167,14 @@ class Worker:
         write(path)
 
 
+def be_patient(retry_s: float | None) -> None:
+    """Sets how long this process's clients of a bucket try again; None leaves the store's own time."""
+    if retry_s is not None:
+        from harvest.store import bucket
+
+        bucket.RETRY_S = retry_s
+
+
 @dataclass(frozen=True, slots=True)
 class Hire:
     """Makes a worker in its actor."""
@@ -163,6 +183,8 @@ class Hire:
     journal: Journal
     pace_s: float
     small: bool = False
+    retry_s: float | None = None
 
     def __call__(self, place: int) -> Worker:
+        be_patient(self.retry_s)
         return Worker(self.store, self.journal, self.pace_s, self.small)

@@ -56,7 +56,7 @@ class Journal:
 
     def num_kept(self) -> int:
         """Units whose workers told that they committed them; what dies before it can tell is progress untold."""
-        return sum(entry.what == "kept" for entry in self.read())
+        return sum(entry.what in ("kept", "adopted") for entry in self.read())
 
     def last_strike(self) -> int:
         """Units that were kept when the last disaster came; 0 before the first."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from chaos.job import copy_part, measure, num_bytes, unit_of, writer
+from chaos.job import copy_part, is_commit, measure, num_bytes, unit_of, writer
 from chaos.journal import Journal, wait_until
 from harvest.store.commit import Store
 from harvest.store.tree import tree_sha256
@@ -38,8 +38,8 @@ def stop_at_link(journal: Journal) -> Callable[[int], None]:
     """A call after which this process stops before it makes its next hard link: its record is written by then."""
     due: list[int] = []
 
-    def hook(event: str, _: object) -> None:
-        if event == "os.link" and due:
+    def hook(event: str, arguments: object) -> None:
+        if due and is_commit(event, arguments):
             stop(journal, due.pop(), "before the commit")
 
     sys.addaudithook(hook)
@@ -47,10 +47,10 @@ def stop_at_link(journal: Journal) -> Callable[[int], None]:
 
 
 def line_up(journal: Journal, salt: int, num_racers: int, number: int) -> None:
-    """Waits until every racer has begun the unit before, so that none runs ahead; a stopped one has begun its unit."""
+    """Waits until every racer is about to write the unit: by then none of them has found it committed."""
     (journal.folder / f"at-{number}-{salt}").touch()
-    others = [journal.folder / f"at-{number - 1}-{other}" for other in range(num_racers if number else 0)]
-    wait_until(lambda: all(other.exists() for other in others), 120, "all racers have begun", 0.0005)
+    racers = [journal.folder / f"at-{number}-{racer}" for racer in range(num_racers)]
+    wait_until(lambda: all(racer.exists() for racer in racers), 120, "all racers are there", 0.0005)
 
 
 def race(store: Store, journal: Journal, salt: int, *, num_racers: int, num_units: int, stops: set[int]) -> None:
@@ -60,13 +60,13 @@ def race(store: Store, journal: Journal, salt: int, *, num_racers: int, num_unit
     """
     arm = stop_at_link(journal)
     for number in range(num_units):
-        line_up(journal, salt, num_racers, number)
         if number in stops and number % 2 == 0:
             arm(number)
         own = ""
 
         def write(path: Path, number: int = number) -> None:
             nonlocal own
+            line_up(journal, salt, num_racers, number)
             plain = writer(measure(number, salt))
             (partial(stopping, journal, number, plain) if number in stops and number % 2 else plain)(path)
             own = tree_sha256(path)

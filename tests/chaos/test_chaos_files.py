@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from stored import finished_store
 
 from chaos.table import Row, is_full
 from harvest.store.verify import verify_store
 
+AT_ONCE: dict[str, Any] = {"grace_s": 0.0} if "grace_s" in signature(verify_store).parameters else {}
+# nobody writes here, so what looks amiss need not be looked at again
 EVERY = 10
 # the quick set damages one file of so many
 
@@ -37,7 +41,7 @@ CHANGES = {"truncate": truncated, "flip": flipped, "zero": zeroed, "empty": empt
 
 def named(root: Path, file: Path) -> bool:
     """Whether verify names the file, or the folder that holds it."""
-    return any(damage.path in (file, *file.parents) for damage in verify_store(root))
+    return any(Path(damage.path) in (file, *file.parents) for damage in verify_store(root, **AT_ONCE))
 
 
 def replace(file: Path, data: bytes) -> None:
@@ -89,4 +93,4 @@ def test_verify_finds_every_corruption_of_every_file(
             file.write_bytes(content[file])
     assert verify_store(root) == []
     assert not missed
-    line.say(f"{len(files)} files; " + ", ".join(f"{how} {count}" for how, count in tried.items()))
+    line.say(f"{len(files)} files; " + ", ".join(f"{how} {count}" for how, count in tried.items() if count))

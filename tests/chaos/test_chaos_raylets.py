@@ -38,10 +38,11 @@ def strike_node(chaos: Chaos, made: Machines, index: int, dice: random.Random) -
             made.kill_raylet(node)
         for pid in victims:
             chaos.journal.note("struck", detail=f"{kept} node", pid=pid)
-    wait_until(lambda: not living_workers(chaos.journal.read(), str(raylet)), 30, "the node's workers are gone")
     held = chaos.open_measures(victims, struck_ns)
+    assert held, "the node had just committed all it held"
     wait_until(lambda: chaos.is_committed(held), 120, f"units {held} of the killed node are committed")
     recovery_s = time.monotonic() - began
+    wait_until(lambda: not living_workers(chaos.journal.read(), str(raylet)), 60, "the node's workers are gone")
     check_kept(before, chaos.commits())
     made.replace(node)
     return recovery_s
