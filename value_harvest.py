@@ -25,6 +25,9 @@ from harvest.benchmarks.registry import FORMATS, faults, groups, read_benchmark
 from harvest.benchmarks.source import BenchmarkSource
 from harvest.config import load
 from harvest.errors import HarvestError, InputError
+from harvest.store.commit import Store
+from harvest.store.export import export
+from harvest.store.gc import sweep
 from harvest.store.verify import orphans, verify_store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -36,6 +39,7 @@ _INTERRUPTED = 130
 # what typer returns for Ctrl-C
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's settings.")]
+StorePlace = Annotated[str, typer.Argument(metavar="STORE", help="A store's folder, or s3://BUCKET/PREFIX.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=c", help="Override one setting; repeatable.")
 ]
@@ -58,7 +62,7 @@ def _run(study: Study, stages: Collection[str]) -> None:
     if "select" in stages:
         run.check_selection()
     run.folder.prepare()
-    RunFolder(study.store_path).prepare("store")
+    run.store.prepare()
     with run.fleet(_debug) as fleet:
         for stage in stages:
             done = run_stage(stage, run, fleet)
@@ -200,7 +204,7 @@ def status(
 
 
 @app.command()
-def verify(store: Annotated[Path, typer.Argument(metavar="STORE", help="A store's folder.")]) -> None:
+def verify(store: StorePlace) -> None:
     """Compare every byte of a store with its records; exit 1 and name every damaged file if one differs.
 
     Example: value-harvest verify runs/demo/store
@@ -212,6 +216,39 @@ def verify(store: Annotated[Path, typer.Argument(metavar="STORE", help="A store'
     print(f"damaged files: {len(damaged)}; harmless leftovers of unfinished attempts: {harmless}")  # noqa: T201
     if damaged:
         raise typer.Exit(1)
+
+
+@app.command("gc")
+def gc_(
+    store: StorePlace,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; a whole attempt is committed instead.")] = False,
+    older_than: Annotated[
+        float, typer.Option("--older-than", metavar="HOURS", min=0, help="Leave alone what is younger.")
+    ] = 1.0,
+) -> None:
+    """List what no commit of a store names, with sizes and reasons; --delete removes that alone, while others write.
+
+    Example: value-harvest gc runs/demo/store --delete
+    """
+    found = sweep(Store(store), older_than * 3600, delete)
+    for one in found.listed:
+        print(f"{one.size_bytes:12}  {one.path}: {one.why}")  # noqa: T201
+    print(found.summary)  # noqa: T201
+
+
+@app.command("export")
+def export_(
+    store: StorePlace,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="An empty folder, s3://BUCKET/PREFIX, or an export of it.")],
+) -> None:
+    """Copy all that is committed to another place, verified file by file; run again, it goes on where it stopped.
+
+    Example: value-harvest export runs/demo/store s3://bucket/demo
+    """
+    done = export(Store(store), Store(out))
+    print(  # noqa: T201
+        f"{out}: units and views copied: {done.num_copied} ({done.size_bytes} bytes); there before: {done.num_there}"
+    )
 
 
 @app.command("doctor")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -49,12 +49,32 @@ class AblateSection(Section):
         return operations
 
 
+class StoreSection(Section):
+    """Where units are kept; a path or a URL alone stands for its `path`."""
+
+    path: str | None = None
+    # or s3://BUCKET/PREFIX; none: OUT/store
+    fsync: bool = False
+    # true: what is committed in a folder survives a power cut too
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, given: Any) -> Any:
+        return {"path": str(given)} if isinstance(given, str | Path) else given
+
+    @field_validator("path")
+    @classmethod
+    def _is_place(cls, path: str | None) -> str | None:
+        if path is not None and not path.strip():
+            raise ValueError("name a folder or s3://BUCKET/PREFIX, or leave it out")
+        return path
+
+
 class Study(Section):
     """The whole study; a section that is left out has its defaults."""
 
     out: Path
-    store: Path | None = None
-    # none: OUT/store
+    store: StoreSection = StoreSection()
     model: ModelSection
     benchmarks: tuple[BenchmarkSection, ...] = Field(min_length=1)
     respond: RespondSection = RespondSection()
@@ -65,6 +85,16 @@ class Study(Section):
     # identify on one half of the questions, evaluate on the other
     cluster: ClusterSection = ClusterSection()
 
+    @model_validator(mode="after")
+    def _shares_one_gpu(self) -> Study:
+        num_ranks = self.model.tensor_parallel * self.model.pipeline_parallel
+        if self.cluster.gpus_per_engine < 1 and num_ranks > 1:
+            raise ValueError(
+                f"cluster.gpus_per_engine {self.cluster.gpus_per_engine:g} is for engines on one GPU, and the model is "
+                f"cut into {num_ranks} ranks"
+            )
+        return self
+
     @property
-    def store_path(self) -> Path:
-        return self.store or self.out / "store"
+    def store_path(self) -> str:
+        return self.store.path or str(self.out / "store")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -119,7 +118,7 @@ def _capture(run: StudyRun, fleet: Fleet) -> None:
     """`capture.json`: the merged views of every answer's activations."""
     blocks = plan_blocks(read_responses(run.folder / "responses.parquet"), run.capturing)
     plan = {"blocks": [{"group": block.group, "units": dict(block.units)} for block in blocks]}
-    planned = {"store": str(run.store.root), "plan": run.store.write_plan(plan)}
+    planned = {"store": run.store.root, "plan": run.store.write_plan(plan)}
     write_json(run.folder / "plan.json", {**planned, "quarantined": {}})
     try:
         capture(blocks, run.store, fleet)
@@ -130,21 +129,20 @@ def _capture(run: StudyRun, fleet: Fleet) -> None:
 
 
 def _capture_settings(run: StudyRun) -> Any:
-    return [run.capturing.content(), run.study.capture.mode, str(run.store.root)]
+    return [run.capturing.content(), run.study.capture.mode, run.store.root]
 
 
 def _merge(run: StudyRun, blocks: Sequence[Block]) -> dict[str, Any]:
     """The views of the kinds that were asked for, with their digests; null where a view has nothing to hold."""
     units = {kind: [block.units[kind] for block in blocks] for kind in run.capturing.kinds}
     rows, maxima = units.get("rows", []), units.get("maxima", [])
-    views: dict[str, Path | None] = dict.fromkeys(VIEWS)
+    views: dict[str, str | None] = dict.fromkeys(VIEWS)
     views["merged"] = merge_moments(run.store, units["moments"], _attributes(run, units["moments"]))
     if rows or maxima:
         views["rows"] = merge_rows(run.store, rows, _attributes(run, [*rows, *maxima]), maxima)
     if "histogram" in units:
         views["histogram"] = merge_histogram(run.store, units["histogram"], _attributes(run, units["histogram"]))
-    paths = {name: str(path) if path else None for name, path in views.items()}
-    return paths | {f"{name}_sha256": reader.digest(path) if path else None for name, path in views.items()}
+    return views | {f"{name}_sha256": reader.digest(path) if path else None for name, path in views.items()}
 
 
 def _attributes(run: StudyRun, units: Sequence[str]) -> dict[str, Any]:
@@ -165,7 +163,7 @@ def _recorded(run: StudyRun, units: Sequence[str]) -> dict[str, Any]:
     """
     found: dict[str, set[str]] = {}
     passes: Counter[str] = Counter()
-    for commit in filter(None, map(run.store.find, units)):
+    for commit in filter(None, run.store.find_all(units)):
         recorded: Any = commit.provenance
         passes[recorded["mode"]] += 1
         for package, version in recorded["versions"].items():
@@ -181,7 +179,7 @@ def _views_are_there(run: StudyRun) -> bool:
     where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
     if not (run.folder / "plan.json").is_file() or not run.store.has_plan(where.get("plan", "")):
         return False
-    return all(reader.is_published(Path(where[name])) for name in VIEWS if where.get(name))
+    return all(reader.is_published(where[name]) for name in VIEWS if where.get(name))
 
 
 def _select(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001 every stage has the same signature
@@ -209,11 +207,11 @@ def _select(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001 every stage ha
 def _counts(run: StudyRun) -> tuple[xr.Dataset, xr.DataArray]:
     """The on-counts that neurons are found by, and which of their places are neurons."""
     where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
-    with reader.open_merged(Path(where["merged"])) as merged:
+    with reader.open_merged(where["merged"]) as merged:
         is_neuron = neurons_of(merged).load()
         if where["rows"] is None:
             return counts_for(merged, None, run.identify).load(), is_neuron
-        with reader.open_rows(Path(where["rows"])) as rows:
+        with reader.open_rows(where["rows"]) as rows:
             return counts_for(merged, rows, run.identify).load(), is_neuron
 
 
@@ -254,7 +252,7 @@ def _score(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001
 def _report(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001
     """`summary.json` and `report.html`."""
     where = read_json(run.folder / "capture.json", "capture", ("merged",))
-    with reader.open_merged(Path(where["merged"])) as merged:
+    with reader.open_merged(where["merged"]) as merged:
         num_tokens = int(merged["token_count"].sum())
     write_report(run, _conditions(run), num_tokens)
 

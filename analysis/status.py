@@ -30,7 +30,8 @@ def run_status(root: Path) -> dict[str, Any]:
     plan = None
     if (folder / "plan.json").is_file():
         planned = read_json(folder / "plan.json", "capture", ("store", "plan", "quarantined"))
-        store, plan = Store(Path(planned["store"])), planned["plan"]
+        store, plan = Store(planned["store"]), planned["plan"]
+        store.check()
         units = {unit for block in store.read_plan(plan)["blocks"] for unit in block["units"].values()}
         done = len(store.committed(units))
         counted, quarantined = {"done": done, "missing": len(units) - done}, sorted(planned["quarantined"])

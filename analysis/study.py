@@ -10,6 +10,7 @@ from functools import cached_property
 from analysis.neurons.sites import read_sites
 from analysis.run_folder import RunFolder
 from analysis.settings import Study
+from cluster.policy import Policy
 from harvest.benchmarks.registry import read_benchmark
 from harvest.benchmarks.source import BenchmarkSource
 from harvest.capture import Capturing
@@ -36,7 +37,7 @@ class StudyRun:
         """Raises InputError for the first thing that is wrong with the model, a benchmark or a prompt."""
         self.study = study
         self.folder = RunFolder(study.out)
-        self.store = Store(study.store_path)
+        self.store = Store(study.store_path, study.store.fsync)
         self.checkpoint = read_checkpoint(study.model.path)
         refuse_unsupported(study.model.path, {})
         if study.model.routed_experts == "refuse":
@@ -183,7 +184,17 @@ class StudyRun:
             fold=cluster.fold,
             cpu_threads=cluster.cpu_threads,
         )
-        return Fleet(options, cluster.engines, cluster.address, debug)
+        return Fleet(
+            options,
+            cluster.engines,
+            cluster.address,
+            debug,
+            max_engines=cluster.max_engines,
+            policy=Policy(cluster.max_attempts, deadline_s=cluster.deadline_s, drain_s=cluster.drain_s),
+            gpus_per_engine=cluster.gpus_per_engine,
+            bind_cores=cluster.bind_cores,
+            dashboard_host=cluster.dashboard_host if cluster.dashboard else None,
+        )
 
     @cached_property
     def role_prompts_digest(self) -> str:

@@ -1,6 +1,8 @@
-"""The inside of an actor: it builds one worker and runs one payload at a time. It knows nothing of Ray.
+"""The inside of an actor: it builds one worker and runs payloads on it. It knows nothing of Ray.
 
-What the worker raises comes back as a `Fault`, as data: an exception that travels as itself can fail to unpickle.
+The worker is called from as many threads at once as its pool has tasks in flight on an actor (`Policy.max_in_flight`),
+and is built in one of them: what must stay in one thread, it keeps there itself. What it raises comes back as a
+`Fault`, as data: an exception that travels as itself can fail to unpickle.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 Worker = Callable[[Any], Any]
 MakeWorker = Callable[[int], Worker]
-# takes the actor's place in the pool, 0 … num_actors − 1
+# takes the actor's place in the pool, 0 … max_actors − 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,14 @@ class Fault:
     # the exception class's own word; True where it says nothing
     pickled: bytes | None
     # the exception itself, if it survives a round trip
+    ends_run: bool = False
+    # as the class says, too
 
     @staticmethod
     def of(exception: Exception) -> Fault:
         name, retryable = type(exception).__qualname__, bool(getattr(exception, "retryable", True))
-        return Fault(name, str(exception), retryable, _pickled(exception))
+        ends_run = bool(getattr(exception, "ends_run", False))
+        return Fault(name, str(exception), retryable, _pickled(exception), ends_run)
 
     @property
     def reason(self) -> str:
@@ -56,7 +61,7 @@ def _pickled(exception: Exception) -> bytes | None:
 
 
 class Runner:
-    """One process's worker. Its methods are called one at a time, in the order they were sent."""
+    """One process's worker. `run` may be called by several threads at once, once `build` has returned."""
 
     def __init__(self) -> None:
         self._worker: Worker | None = None

@@ -2,6 +2,7 @@
 
 ClusterError
 ├── SetupFailed           an actor's worker could not be built
+├── RunEnded              a task failed in a way that would end every other task too
 ├── ClusterLost           no actor is left and none may be started
 └── PlacementImpossible   the actors asked for do not fit on the machines
 """
@@ -21,6 +22,18 @@ class SetupFailed(ClusterError):
 
     def __str__(self) -> str:
         return f"a worker could not be built: {self.cause_type}: {self.cause_message}"
+
+
+class RunEnded(ClusterError):
+    """Nothing further was handed out; `__cause__` is the original exception where it could be pickled."""
+
+    def __init__(self, cause_type: str, cause_message: str) -> None:
+        super().__init__(cause_type, cause_message)  # as above
+        self.cause_type = cause_type
+        self.cause_message = cause_message
+
+    def __str__(self) -> str:
+        return f"the run was ended by {self.cause_type}: {self.cause_message}"
 
 
 class ClusterLost(ClusterError):

@@ -43,6 +43,8 @@ class ActorLost:
 
     actor_id: int
     reason: str
+    with_machine: bool = False
+    # the whole machine is gone, or cannot be reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,15 @@ class TaskFailed:
     task_id: str
     reason: str
     retryable: bool
+    ends_run: bool = False
+    # no other task could end well either
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSeen:
+    """The machines that are up could hold so many actors in all."""
+
+    num_actors: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +81,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Hand out nothing more; what runs may finish."""
+    """Hand out nothing more; what runs may finish, for a while."""
 
 
-Event = TasksAdded | ActorPlaced | ActorReady | ActorUnbuilt | ActorLost | TaskDone | TaskFailed | Tick | Drain
+Event = (
+    TasksAdded | ActorPlaced | ActorReady | ActorUnbuilt | ActorLost | TaskDone | TaskFailed | RoomSeen | Tick | Drain
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ class Task:
     # unique within a run
     payload: Any
     cost: float = 1.0
-    # any unit, compared only; the costliest goes first
+    # any unit; the costliest goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ class Outcome:
     done: int
     failures: tuple[Failure, ...]
     left: int = 0
-    # never handed out, because the pool was drained
+    # never handed out, or dropped, because the pool was drained
+    drained: bool = False
+    # somebody asked for it, in time or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +60,11 @@ class Counts:
     retries: int
     actors: int
     # ready for work
+    cost: float = 0.0
+    # of all tasks
+    cost_done: float = 0.0
+    cost_open: float = 0.0
+    # of those that have not ended
+    unplaced: int = 0
+    # actors that wait for a machine
+    draining: bool = False

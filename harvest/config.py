@@ -80,8 +80,24 @@ class CaptureSection(Section):
 
 class ClusterSection(Section):
     engines: int = Field(1, ge=1)
+    max_engines: int | None = Field(None, ge=1)
+    # so many once machines join the cluster; none: as many as engines
     address: str | None = None
     # of a running Ray cluster; none: one of our own on this machine
+    deadline_s: float = Field(7200, gt=0)
+    # of one task, and of opening an engine; then the engine is replaced
+    max_attempts: int = Field(3, ge=1)
+    # at one task, before it is given up
+    drain_s: float = Field(120, ge=0)
+    # what running tasks get to end after Ctrl-C or SIGTERM
+    gpus_per_engine: float = Field(1, gt=0, le=1)
+    # a share of one GPU, where several engines of a small model are to run on it
+    bind_cores: bool = True
+    # engines on the CPU keep to cores of their own, while there are enough; what they compute does not depend on it
+    dashboard: bool = False
+    # of our own Ray: it needs ray[default]
+    dashboard_host: str = "127.0.0.1"
+    # who reaches it can look into everything and, if they have the token, run code
     max_num_seqs: int = Field(256, ge=1)
     # requests decoded at once by one engine
     max_num_batched_tokens: int = Field(8192, ge=16)
@@ -92,6 +108,14 @@ class ClusterSection(Section):
     # torch.compile, and CUDA graphs on a GPU, under which a histogram or an ablation is refused
     fold: Literal["auto", "native", "torch", "triton"] = "auto"
     # how activations are folded: C++ on a CPU, Triton on a GPU, or plain torch; auto takes the first that is there
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ClusterSection:
+        if self.max_engines is not None and self.max_engines < self.engines:
+            raise ValueError(f"max_engines {self.max_engines} is less than engines {self.engines}")
+        if self.dashboard and self.address is not None:
+            raise ValueError(f"the cluster at {self.address} has a dashboard of its own or none; leave dashboard out")
+        return self
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -10,9 +10,11 @@
     │       └── NeedsRows         a statistic that needs per-question rows, and there are none
     └── RunError                  the work itself failed (exit 1)
         ├── EngineError           the engine could not be opened, or broke
+        │   └── WrongNode         a node of the cluster lacks the software, or has another version of it
         ├── CaptureError          counted ≠ planned, a NaN, a layer that did not move
         ├── UnitsFailed           units that were given up after their retries, named
-        └── StoreError            the store cannot be written
+        ├── Interrupted           a signal asked the run to end
+        └── StoreError            the store cannot be written or reached: it ends the run
             └── DamagedStore      a file that is missing or not what its commit record says
 
 A message is one sentence: which value, where, and what to do about it.
@@ -62,6 +64,13 @@ class EngineError(RunError):
     """The engine could not be opened, or broke."""
 
 
+class WrongNode(EngineError):
+    """A node of the cluster lacks what engines need, or has another version of it than the driver."""
+
+    retryable = False
+    # it will not install it by itself
+
+
 class CaptureError(RunError):
     """A unit's statistics are not what was planned."""
 
@@ -78,12 +87,21 @@ class UnitsFailed(RunError):
         # the reason of each, by task
 
 
+class Interrupted(RunError):
+    """A signal asked the run to end; what ran was finished, the rest was never begun."""
+
+
 class StoreError(RunError):
-    """The store cannot be written."""
+    """The store cannot be written or reached."""
 
     retryable = False
     # every actor writes to the same store
+    ends_run = True
+    # nothing can be kept, so nothing further is worth computing
 
 
 class DamagedStore(StoreError):
     """A stored file is missing, or is not what its commit record says."""
+
+    ends_run = False
+    # the others are whole

@@ -9,15 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import SetupFailed
-from cluster.progress import Progress
+from cluster.actor import MakeWorker
+from cluster.cores import OnOwnCores
+from cluster.errors import RunEnded, SetupFailed
+from cluster.metrics import Metrics
+from cluster.policy import Policy
+from cluster.progress import Listener, Progress
 from cluster.task import Task
 from harvest.engine.options import EngineOptions, engine_environment
 from harvest.engine.seat import EngineSeat
-from harvest.errors import EngineError, HarvestError, UnitsFailed
+from harvest.engine.shape import placed
+from harvest.errors import EngineError, HarvestError, Interrupted, RunError, UnitsFailed
 
 if TYPE_CHECKING:
     from cluster.pool import Pool
+
+
+_METRICS = "value_harvest"  # what the names of its metrics begin with
 
 
 @dataclass(slots=True)
@@ -29,6 +37,16 @@ class Fleet:
     address: str | None = None
     # of a Ray cluster; None: one of our own
     debug: bool = False
+    max_engines: int | None = None
+    # as many once machines join; None: num_engines
+    policy: Policy = field(default_factory=Policy)
+    on_progress: Listener | None = None
+    # is told where a stage is, every few seconds
+    gpus_per_engine: float = 1
+    # of an engine of one rank
+    bind_cores: bool = True
+    dashboard_host: str | None = None
+    # of a Ray of our own; None: no dashboard
     _pool: Pool | None = field(default=None, init=False)
 
     @property
@@ -39,20 +57,23 @@ class Fleet:
         """Run all tasks; what they do is in the store afterwards.
 
         Raises UnitsFailed, naming the first, if any was given up; the others are done then. Raises ModelError or
-        EngineError if no engine can be opened.
+        EngineError if no engine can be opened, Interrupted if a signal came, and what a task raised if that is
+        something that would meet all the others too.
         """
         if not tasks:
             return
         pool = self._open()
         try:
-            outcome = pool.run(tasks, progress=Progress(stage))
-        except SetupFailed as error:
-            if isinstance(error.__cause__, HarvestError):
-                raise error.__cause__ from error
-            raise EngineError(
-                f"{self.options.model}: the engine could not be opened ({error.cause_type}: {error.cause_message}); "
-                "run again with --debug to see its log"
-            ) from error
+            outcome = pool.run(
+                tasks, progress=Progress(stage, listener=self.on_progress), metrics=Metrics(_METRICS, stage)
+            )
+        except (SetupFailed, RunEnded) as error:
+            raise self._sentence(stage, error) from error
+        if outcome.drained:
+            raise Interrupted(
+                f"{stage}: interrupted with {outcome.done} of {len(tasks)} tasks done; what was committed is kept, run "
+                "the same command again"
+            )
         if outcome.failures:
             first = outcome.failures[0]
             raise UnitsFailed(
@@ -61,19 +82,37 @@ class Fleet:
                 {failure.task_id: failure.reason for failure in outcome.failures},
             )
 
+    def _sentence(self, stage: str, error: SetupFailed | RunEnded) -> HarvestError:
+        """What a person is told: the error of our own that caused it, where there is one."""
+        if isinstance(error.__cause__, HarvestError):
+            return error.__cause__
+        cause = f"{error.cause_type}: {error.cause_message}"
+        if isinstance(error, RunEnded):
+            return RunError(f"{stage}: {cause}; what was committed is kept, mend it and run the same command again")
+        return EngineError(
+            f"{self.options.model}: the engine could not be opened ({cause}); run again with --debug to see its log"
+        )
+
     def _open(self) -> Pool:
         if self._pool is None:
             from cluster import launch
             from cluster.pool import Pool
+            from cluster.seats import machines
 
-            launch.connect(self.address, debug=self.debug)
-            on_gpu = launch.num_gpus() > 0
+            launch.connect(self.address, debug=self.debug, dashboard_host=self.dashboard_host)
+            options, shape = placed(self.options, machines(), self.num_engines, self.gpus_per_engine)
+            seat: MakeWorker = EngineSeat(options)
+            if self.bind_cores and shape.num_gpus == 0 and shape.num_cpus >= 1:
+                seat = OnOwnCores(seat, int(shape.num_cpus))
             self._pool = Pool(
-                EngineSeat(self.options),
+                seat,
                 self.num_engines,
-                num_cpus=self.options.cpu_threads * self.options.num_ranks,
-                num_gpus=self.options.num_ranks if on_gpu else 0,
-                env=engine_environment(self.options) | ({"VLLM_LOGGING_LEVEL": "INFO"} if self.debug else {}),
+                max_actors=self.max_engines,
+                policy=self.policy,
+                num_cpus=shape.num_cpus,
+                num_gpus=shape.num_gpus,
+                num_parts=shape.num_parts,
+                env=engine_environment(options) | ({"VLLM_LOGGING_LEVEL": "INFO"} if self.debug else {}),
             )
         return self._pool
 

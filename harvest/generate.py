@@ -113,7 +113,7 @@ class Answers:
         homes = {self._home[key].unit: self._home[key] for key in wanted}
         found: dict[str, Completion] = {}
         for commit in homes.values():
-            for row in pq.read_table(self._store.open(commit), schema=_COLUMNS).to_pylist():
+            for row in pq.read_table(pa.BufferReader(self._store.open(commit).read()), schema=_COLUMNS).to_pylist():
                 key = row["answer_key"]
                 if key in wanted and self._home[key].unit == commit.unit:
                     found[key] = Completion(tuple(row["token_ids"]), row["text"], row["finish_reason"])

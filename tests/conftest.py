@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import S3, Somewhere, new_folder, new_prefix, serving
 
 from cluster.launch import PRIVATE
 
@@ -31,3 +33,24 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from checkpoints import write_checkpoint
 
     return write_checkpoint(tmp_path_factory.mktemp("tiny-llama"), "llama")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """An S3 service of the session's own."""
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """The same, named by the environment as a user's is."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def somewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Somewhere:
+    """An empty place of either kind."""
+    return new_folder(tmp_path) if request.param == "folder" else new_prefix(request.getfixturevalue("s3"))

@@ -75,9 +75,9 @@ def commit_rows(store: Store, name: str, group: str, questions: Sequence[Questio
     return store.commit(unit, ".zarr", lambda path: write_group(path, arrays, attributes), {"by": "test"})
 
 
-def finished_store(root: Path) -> Store:
+def finished_store(root: Path | str) -> Store:
     """Two groups, an answers unit, two plans and both merged views."""
-    store = Store(root)
+    store = Store(root).prepare()
     units: dict[str, list[str]] = {"moments": [], "rows": []}
     for seed in range(2):
         group, questions = f"voice.zh/和谐/{['support', 'conflict'][seed]}", random_questions(seed, [3, 1, 4])

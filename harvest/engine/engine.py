@@ -24,6 +24,7 @@ from harvest.stats.rows import RequestRows, assemble
 from harvest.types import Completion, EditRow, Request, Sampling, Text, phase_span
 
 _WORKER = "harvest.engine.worker.HarvestWorker"
+_GPU_MEMORY = 0.92  # of what its share of a GPU has, as vLLM's own default for a whole one
 _CANARY = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
@@ -48,8 +49,8 @@ class Engine:
             max_model_len=options.max_model_len,
             tensor_parallel_size=options.tensor_parallel,
             pipeline_parallel_size=options.pipeline_parallel,
-            # inside a Ray actor vLLM would choose Ray, which asks for GPUs of its own
-            distributed_executor_backend="mp" if options.num_ranks > 1 else None,
+            # inside a Ray actor vLLM would choose Ray by itself
+            distributed_executor_backend=options.executor if options.num_ranks > 1 else None,
             # a step has a token at least for each request that it serves
             max_num_seqs=min(options.max_num_seqs, options.max_num_batched_tokens),
             max_num_batched_tokens=options.max_num_batched_tokens,
@@ -57,6 +58,7 @@ class Engine:
             seed=0,
             disable_log_stats=True,
             **self._probe_arguments(),
+            **({"gpu_memory_utilization": _GPU_MEMORY * options.gpu_share} if options.gpu_share < 1 else {}),
             **options.extra,
         )
         Engine._is_open = True

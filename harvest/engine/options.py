@@ -39,6 +39,12 @@ class EngineOptions:
     probe: bool = True
     # False opens the stock worker: the control of the no-op tests
     cpu_threads: int = 1
+    device: Literal["cpu", "gpu"] = "cpu"
+    # what the ranks' threads are bound for: a GPU's are not
+    gpu_share: float = 1
+    # of one GPU, where several engines share it
+    executor: Literal["mp", "ray"] = "mp"
+    # of several ranks: processes of one node, or Ray actors in this actor's placement group, on as many as it has
     kv_cache_gib: int = 1
     # on the CPU; a GPU gives what is left
     extra: dict[str, object] = field(default_factory=dict)
@@ -52,15 +58,15 @@ class EngineOptions:
         return {**asdict(self), "model": str(self.model)}
 
 
-def engine_environment(options: EngineOptions, place: int = 0) -> dict[str, str]:
-    """What must be in the environment before torch and vLLM are imported; `place` is the engine's in its pool."""
-    return {
+def engine_environment(options: EngineOptions) -> dict[str, str]:
+    """What must be in the environment before torch and vLLM are imported, whatever the machine."""
+    environment = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(options.own_process)),
         # an actor's process is the engine's own already
         "VLLM_USE_V2_MODEL_RUNNER": os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0"),
         # V1 unless somebody asks: the probe reads both, but only V1 was shown in whole studies
         "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib),
-        "VLLM_CPU_OMP_THREADS_BIND": _cores(options, place),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(options.cpu_threads),
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "VLLM_NO_USAGE_STATS": "1",
@@ -68,12 +74,21 @@ def engine_environment(options: EngineOptions, place: int = 0) -> dict[str, str]
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if options.executor == "ray":
+        environment["VLLM_USE_RAY_V2_EXECUTOR_BACKEND"] = "1"
+        # rank i in bundle i: vLLM would sort the nodes by their ids, and a stage could begin in the middle of one
+        environment["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, range(options.num_ranks)))
+    return environment
 
 
-def _cores(options: EngineOptions, place: int) -> str:
-    """The cores of each rank's threads; those of other engines are others, while there are enough. One rank is free."""
-    if options.num_ranks == 1:
-        return "nobind"
+def bound_cores(options: EngineOptions, place: int) -> dict[str, str]:
+    """The environment that binds each rank's threads to cores of its own; empty for one rank, and on GPUs.
+
+    They are cores that this process may use; engines at other places take others, while there are enough. Raises
+    EngineError if there are too few for one engine.
+    """
+    if options.num_ranks == 1 or options.device == "gpu":
+        return {}
     cores = sorted(os.sched_getaffinity(0))
     size = options.num_ranks * options.cpu_threads
     if len(cores) < size:
@@ -83,4 +98,4 @@ def _cores(options: EngineOptions, place: int) -> str:
         )
     start = place % (len(cores) // size) * size
     ranks = [cores[at : at + options.cpu_threads] for at in range(start, start + size, options.cpu_threads)]
-    return "|".join(",".join(map(str, rank)) for rank in ranks)
+    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(",".join(map(str, rank)) for rank in ranks)}

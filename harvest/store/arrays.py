@@ -18,11 +18,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import cpu
 from zarr.errors import ZarrUserWarning
+from zarr.storage import MemoryStore
 
-from harvest.errors import DamagedStore
+from harvest.errors import DamagedStore, StoreError
 from harvest.store.key import canonical_json
 from harvest.store.schema import Variable, numpy_type
+from harvest.store.verified import Tree
 
 Dimensioned = tuple[tuple[str, ...], NDArray[Any]]
 # an array, after the names of its axes
@@ -108,24 +111,45 @@ def consolidate(path: Path) -> None:
         zarr.consolidate_metadata(path, zarr_format=3)
 
 
-def read_group(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+def read_group(source: Path | Tree, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
     """The named variables of a group (all, if none are named) as arrays.
 
     Raises DamagedStore if a chunk is absent, which Zarr itself would read as the fill value.
     """
-    group = zarr.open_group(path, mode="r")
+    group = zarr.open_group(_stored(source, names), mode="r")
     arrays = {name: cast("zarr.Array[Any]", group[name]) for name in names or sorted(group.array_keys())}
     for name, array in arrays.items():
         if array.nchunks_initialized != array.nchunks:
-            raise DamagedStore(f"{path}: variable {name} lacks chunks; run `value-harvest verify` on the store")
+            raise DamagedStore(f"{source}: variable {name} lacks chunks; run `value-harvest verify` on the store")
     return {name: np.asarray(array[...]) for name, array in arrays.items()}
 
 
-def read_shape(path: Path, name: str) -> tuple[int, ...]:
+def _stored(source: Path | Tree, names: Collection[str] | None) -> Path | MemoryStore:
+    """A tree's files are read at once, each compared with its record: a unit fits into memory."""
+    if isinstance(source, Path):
+        return source
+    wanted = [file for file in source.files if names is None or file.partition("/")[0] in {*names, "zarr.json"}]
+    return MemoryStore({name: cpu.Buffer.from_bytes(data) for name, data in source.read_all(wanted).items()})
+
+
+def check_whole(path: Path) -> None:
+    """Raises StoreError unless every chunk of every array of a group was written."""
+    group = zarr.open_group(path, mode="r")
+    for name, array in group.arrays():
+        if array.nchunks_initialized != array.nchunks:
+            raise StoreError(f"{path}: variable {name} was not written whole; run again, or report it as a bug")
+
+
+def read_shape(source: Path | Tree, name: str) -> tuple[int, ...]:
     """The shape of one variable of a group."""
-    return cast("zarr.Array[Any]", zarr.open_group(path, mode="r")[name]).shape
+    return tuple(_metadata(source, name)["shape"])
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
+def read_attributes(source: Path | Tree) -> dict[str, Any]:
     """The group's attributes."""
-    return dict(zarr.open_group(path, mode="r").attrs)
+    found: dict[str, Any] = _metadata(source, "")["attributes"]
+    return found
+
+
+def _metadata(source: Path | Tree, name: str) -> Any:
+    return source.metadata(name) if isinstance(source, Tree) else json.loads((source / name / "zarr.json").read_bytes())

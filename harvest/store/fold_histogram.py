@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harvest.store.arrays import Layout, consolidate, create_group, read_attributes, read_group, read_shape, strings
 from harvest.store.members import agreed, by_group
 from harvest.store.schema import MERGED_HISTOGRAM, Variable
+from harvest.store.verified import Tree
 
 _COLUMNS = {
     "group": Variable(("group",), "string"),
@@ -25,8 +26,8 @@ _COLUMNS = {
 }
 
 
-def build_histogram(path: Path, units: Sequence[Path], attributes: Mapping[str, object]) -> None:
-    """Writes the merged view of verified units at a new path; a group without a token has zeros."""
+def build_histogram(path: Path, units: Sequence[Tree], attributes: Mapping[str, object]) -> None:
+    """Writes the merged view of units at a new path; a group without a token has zeros."""
     members, shared = by_group(units), agreed(units, ("layer", "neuron", "edges"))
     shape_GNB = (len(members), *read_shape(units[0], "counts"))
     columns: dict[str, NDArray[Any]] = {
@@ -45,11 +46,11 @@ def build_histogram(path: Path, units: Sequence[Path], attributes: Mapping[str, 
     consolidate(path)
 
 
-def _num_tokens(unit: Path) -> int:
+def _num_tokens(unit: Tree) -> int:
     return int(read_attributes(unit)["token_count"])
 
 
-def _total(units: Sequence[Path]) -> NDArray[np.int64]:
+def _total(units: Sequence[Tree]) -> NDArray[np.int64]:
     total_NB = read_group(units[0], ["counts"])["counts"]
     for unit in units[1:]:
         total_NB += read_group(unit, ["counts"])["counts"]

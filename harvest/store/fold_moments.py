@@ -24,6 +24,7 @@ from harvest.store.arrays import (
 )
 from harvest.store.members import agreed, by_group
 from harvest.store.schema import MERGED, Variable
+from harvest.store.verified import Tree
 
 Totals = dict[str, Any]
 # the variables of MOMENTS (L, F), counts and second moments as wide as they grow, and the two counts
@@ -35,8 +36,8 @@ MEANS = {
 }
 
 
-def build_moments(path: Path, units: Sequence[Path], attributes: Mapping[str, object]) -> None:
-    """Writes the merged view of verified units at a new path."""
+def build_moments(path: Path, units: Sequence[Tree], attributes: Mapping[str, object]) -> None:
+    """Writes the merged view of units at a new path."""
     members = by_group(units)
     shape_GLF = (len(members), *read_shape(units[0], "mean"))
     layers = np.array(agreed(units, ("layer",))["layer"], np.int64)
@@ -61,7 +62,7 @@ def _column(name: str, size: int) -> Layout:
     return Layout(Variable((dim,), "string" if name == "group" else "int64"), (size,), (size,))
 
 
-def _read(unit: Path) -> Totals:
+def _read(unit: Tree) -> Totals:
     counts = read_attributes(unit)
     arrays = read_group(unit)
     return (

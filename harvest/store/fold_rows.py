@@ -27,12 +27,13 @@ from harvest.store.arrays import (
 from harvest.store.key import MAX_BLOCK
 from harvest.store.members import agreed
 from harvest.store.schema import MAXIMA, ROW_COORDINATES, ROWS, Variable
+from harvest.store.verified import Tree
 
 _VARIABLES = {**ROWS, **MAXIMA}
 
 
-def build_rows(path: Path, rows: Sequence[Path], maxima: Sequence[Path], attributes: Mapping[str, object]) -> None:
-    """Writes the merged view of verified units at a new path: of either kind, or of both for the same questions."""
+def build_rows(path: Path, rows: Sequence[Tree], maxima: Sequence[Tree], attributes: Mapping[str, object]) -> None:
+    """Writes the merged view of units at a new path: of either kind, or of both for the same questions."""
     if rows and maxima:
         _check_alike(rows, maxima)
     units = rows or maxima
@@ -60,18 +61,18 @@ def build_rows(path: Path, rows: Sequence[Path], maxima: Sequence[Path], attribu
     consolidate(path)
 
 
-def _check_alike(rows: Sequence[Path], maxima: Sequence[Path]) -> None:
+def _check_alike(rows: Sequence[Tree], maxima: Sequence[Tree]) -> None:
     """Raises StoreError unless the units of both kinds are of the same questions, one by one."""
     for one, other in zip_longest(rows, maxima):
         if one is None or other is None or read_attributes(one) != read_attributes(other):
-            names = [unit.parent.name if unit else "nothing" for unit in (one, other)]
+            names = [unit.unit if unit else "nothing" for unit in (one, other)]
             raise StoreError(
                 f"{names[0]} and {names[1]} are not of the same questions; merge rows and maxima of the same blocks, "
                 "in the same order"
             )
 
 
-def _coordinates(units: Sequence[Path]) -> dict[str, NDArray[Any]]:
+def _coordinates(units: Sequence[Tree]) -> dict[str, NDArray[Any]]:
     """The variables of ROW_COORDINATES, from the units' attributes."""
     parts = [read_attributes(unit) for unit in units]
     return {

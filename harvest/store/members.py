@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 from harvest.errors import StoreError
 from harvest.store.arrays import read_attributes
+from harvest.store.verified import Tree
 
 
-def agreed(units: Sequence[Path], names: Collection[str]) -> dict[str, Any]:
+def agreed(units: Sequence[Tree], names: Collection[str]) -> dict[str, Any]:
     """The named attributes, such as the layers, which every unit must have alike.
 
     Raises StoreError, naming the first unit that differs.
@@ -23,15 +23,15 @@ def agreed(units: Sequence[Path], names: Collection[str]) -> dict[str, Any]:
         for name in names:
             if found[name] != first[name]:
                 raise StoreError(
-                    f"{unit.parent.name}: its {name} is not that of {units[0].parent.name}; merge only units of one "
+                    f"{unit.unit}: its {name} is not that of {units[0].unit}; merge only units of one "
                     "model and one capture"
                 )
     return first
 
 
-def by_group(units: Sequence[Path]) -> dict[str, list[Path]]:
+def by_group(units: Sequence[Tree]) -> dict[str, list[Tree]]:
     """The units of each group in their order, groups in the order of their first unit."""
-    members: dict[str, list[Path]] = {}
+    members: dict[str, list[Tree]] = {}
     for unit in units:
         members.setdefault(read_attributes(unit)["group"], []).append(unit)
     return members

@@ -1,6 +1,7 @@
-"""Merged views as xarray datasets, whose arrays are read when they are used.
+"""Merged views as xarray datasets, whose arrays are read when they are used, from a path or an s3:// URL.
 
-Opening one reads all its bytes once and compares them with the view's record: about a second per 1.5 GB.
+Each file is compared with the view's record before anything in it is used: reading a number reads the file that it
+is in, once. Opening reads next to nothing, however large the view is; damage shows as DamagedStore where it is met.
 """
 
 from __future__ import annotations
@@ -17,30 +18,29 @@ from harvest.errors import NeedsRows
 from harvest.stats.histogram import quantiles_of
 from harvest.stats.rows import largest
 from harvest.store.tree import sha256_of
-from harvest.store.view import checked, read_view, record_path
+from harvest.store.verified import Tree
+from harvest.store.view import is_published, open_view
+from harvest.store.zarr_tree import TreeStore
+
+__all__ = [
+    "attributes", "digest", "is_published", "open_histogram", "open_merged", "open_rows", "quantiles", "top_questions",
+]  # fmt: skip
 
 
 def open_merged(path: Path | str) -> xr.Dataset:
     """Statistics over (group, layer, neuron); raises DamagedStore, naming the file, unless all is as published."""
-    return _open(checked(Path(path)))
+    return _open(open_view(path))
 
 
 def open_rows(path: Path | str) -> xr.Dataset:
     """Per-question rows over (question, layer, neuron); raises DamagedStore as above, NeedsRows if there are none."""
-    path = Path(path)
-    if not path.exists():
-        raise NeedsRows(f"rows {path} do not exist; capture again with `rows: full`")
-    return _open(checked(path))
+    return _open(open_view(path, f"rows {path} do not exist; capture again with `rows: full`"))
 
 
 def open_histogram(path: Path | str) -> xr.Dataset:
     """Counts over (group, site, bin); raises DamagedStore as above, NeedsRows if there is none."""
-    path = Path(path)
-    if not path.exists():
-        raise NeedsRows(
-            f"histogram {path} does not exist; capture again with `histogram: {{neurons: NEURONS.parquet}}`"
-        )
-    return _open(checked(path))
+    absent = f"histogram {path} does not exist; capture again with `histogram: {{neurons: NEURONS.parquet}}`"
+    return _open(open_view(path, absent))
 
 
 def top_questions(rows: xr.Dataset, k: int) -> xr.Dataset:
@@ -109,25 +109,20 @@ def quantiles(histogram: xr.Dataset, q: Sequence[float] = (0.5, 0.95, 0.99)) -> 
     )
 
 
-def is_published(path: Path) -> bool:
-    """Whether a view and its record are there; says nothing about their bytes."""
-    return path.is_dir() and record_path(path).is_file()
-
-
-def digest(path: Path) -> str:
+def digest(path: Path | str) -> str:
     """One hash over all files of a view, as its record has them; raises DamagedStore if the view has no record."""
-    return sha256_of(read_view(path)[1])
+    return sha256_of(list(open_view(path).files.values()))
 
 
-def attributes(path: Path) -> dict[str, Any]:
-    """A view's attributes (model fingerprint, activation definition, phase, mode, versions), without checking the rest.
+def attributes(path: Path | str) -> dict[str, Any]:
+    """A view's attributes (model fingerprint, activation definition, phase, mode, versions), and nothing of its arrays.
 
-    Raises DamagedStore if the view has no record.
+    Raises DamagedStore if the view has no record, or its attributes were changed.
     """
-    read_view(path)
-    return dict(_open(path).attrs)
+    found: dict[str, Any] = open_view(path).metadata()["attributes"]
+    return {name: value for name, value in found.items() if name != "coordinates"}
 
 
-def _open(path: Path) -> xr.Dataset:
-    dataset: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=True)
+def _open(tree: Tree) -> xr.Dataset:
+    dataset: xr.Dataset = xr.open_zarr(TreeStore(tree), chunks=None, consolidated=True)
     return dataset

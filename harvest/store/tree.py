@@ -45,18 +45,3 @@ def sha256_of(files: Sequence[File]) -> str:
 def tree_sha256(path: Path) -> str:
     """One hash over the names, sizes and contents of everything at a path."""
     return sha256_of(listing(path))
-
-
-def differences(recorded: Sequence[File], tree: Path) -> list[tuple[Path, str]]:
-    """Each file that isn't what was recorded, with what is wrong about it; empty if all is as it was."""
-    if not tree.exists():
-        return [(tree, "is missing")]
-    found, expected = ({one.name: one for one in files} for files in (listing(tree), recorded))
-    return [
-        (
-            tree / name,
-            "is missing" if name not in found else "does not belong" if name not in expected else "was changed",
-        )
-        for name in sorted(found.keys() | expected.keys())
-        if found.get(name) != expected.get(name)
-    ]

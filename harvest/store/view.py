@@ -1,74 +1,80 @@
-"""Merged views: folders built once from commits, published with a record of their files, and never changed.
+"""Merged views: built once from commits, published as attempts are committed, and never changed.
 
-merged/<hash>.zarr     the view
-merged/<hash>.json     its record, written last: a view without one isn't finished
+merged/<hash>/<uuid><suffix>     the view
+merged/<hash>/<uuid>.json        its record
+merged/<hash>.json               its commit
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from uuid import uuid4
 
-from harvest.store.record import pack, unpack
-from harvest.store.sealed import damaged, seal, told, unseal, write_whole
-from harvest.store.tree import File, differences, listing
+from harvest.errors import NeedsRows
+from harvest.store import attempts, marker
+from harvest.store.arrays import check_whole
+from harvest.store.attempts import Draft, view_slot
+from harvest.store.place import Place
+from harvest.store.places import above
+from harvest.store.record import Commit, read_record
+from harvest.store.sealed import damaged
+from harvest.store.verified import Tree
 
 Sources = Sequence[tuple[str, str]]
 # (unit, sha256), in the order in which they were folded
 
 
-def publish(path: Path, sources: Sources, build: Callable[[Path], None]) -> Path:
-    """The view's path, after building it at a path of its own and moving it there, or verifying the one that is there.
+def publish(place: Place, key: str, suffix: str, sources: Sources, build: Callable[[Path], None]) -> str:
+    """The view's path or URL, after building it, or verifying the one that is there.
 
     Raises DamagedStore if the one that is there isn't what was published, StoreError if the disk is full.
     """
-    with told(path.parents[1]):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and record_path(path).exists():
-            return checked(path)
-        building = path.with_name(f".{uuid4().hex}")
-        try:
-            build(building)
-            files = listing(building)
-            _move(building, path, files)
-        finally:
-            if building.exists():
-                shutil.rmtree(building)
-        write_whole(record_path(path), seal({"view": path.name, "sources": list(sources), "files": pack(files)}))
-    return path
+
+    def write(path: Path) -> None:
+        build(path)
+        check_whole(path)
+
+    slot = view_slot(key)
+    found = attempts.find(place, slot)
+    if found is not None:
+        tree = attempts.tree_of(place, slot, found)
+        if place.list(tree.key):
+            for file, what in tree.differences():
+                raise damaged(place.at(file), what, place.at(slot.commit))
+            return str(tree)
+        # deleted to save room: it is folded again from the same commits
+        place.remove(slot.commit)
+    marker.prepare(place)
+    found = attempts.commit(place, slot, Draft(suffix, write, {"sources": list(sources)}))
+    return str(attempts.tree_of(place, slot, found))
 
 
-def _move(building: Path, path: Path, files: tuple[File, ...]) -> None:
+def view_record(path: str | Path) -> Commit | None:
+    """The commit of the view at a path or URL, None if it has none; raises DamagedStore if that was changed."""
+    folder, name = above(path)
+    merged, key = above(folder.root)
     try:
-        building.rename(path)
-    except OSError:
-        # another process published it meanwhile, or one was killed before the record: fine if it is the same
-        if not path.exists():
-            raise
-        for file, what in differences(files, path):
-            raise damaged(file, what, path) from None
+        record = read_record(merged, f"{key}.json")
+    except FileNotFoundError:
+        return None
+    return record if record is not None and record.attempt == name else None
 
 
-def record_path(path: Path) -> Path:
-    """Where a view's record stands."""
-    return path.with_suffix(".json")
+def is_published(path: str | Path) -> bool:
+    """Whether a view and its commit are there; says nothing about their bytes."""
+    place, name = above(path)
+    return view_record(path) is not None and bool(place.list(name))
 
 
-def read_view(path: Path) -> tuple[Sources, tuple[File, ...]]:
-    """What a view was folded from, and its files; raises DamagedStore if its record is missing or was changed."""
-    record = record_path(path)
-    if not record.exists():
-        raise damaged(record, "is missing", path)
-    body = unseal(record.read_bytes(), record)
-    if body["view"] != path.name:
-        raise damaged(record, f"is the record of {body['view']}", record)
-    return [(unit, sha256) for unit, sha256 in body["sources"]], unpack(body["files"])
+def open_view(path: str | Path, absent: str = "") -> Tree:
+    """The files of a published view, of which nothing has been read.
 
-
-def checked(path: Path) -> Path:
-    """The path itself, after reading all of the view; raises DamagedStore, naming the damaged file."""
-    for file, what in differences(read_view(path)[1], path):
-        raise damaged(file, what, path)
-    return path
+    Raises DamagedStore if it has no commit; NeedsRows, saying what is absent and how to get it, if there is no view.
+    """
+    place, name = above(path)
+    record = view_record(path)
+    if record is None:
+        if absent and not place.list(name):
+            raise NeedsRows(absent)
+        raise damaged(f"{place.root}.json", "is missing", place.root)
+    return Tree(place, name, record.files, f"{place.root}.json")

@@ -4,88 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pooled import CPUS, gone, run, wait_until, worker_in
 
-from cluster.errors import ClusterError, PlacementImpossible, SetupFailed
+from cluster.errors import ClusterError, PlacementImpossible, RunEnded, SetupFailed
 from cluster.launch import connect, disconnect
 from cluster.policy import Policy
 from cluster.pool import Pool
 from cluster.task import Failure, Outcome, Result, Task
-
-ROOT = Path(__file__).parents[2]
-CPUS = 0.1  # each actor's share, so that pools never wait for one another's
-
-
-def worker_in(folder: Path) -> Callable[[int], Any]:
-    """The class of workers that leave their traces in a folder; made here, so that it is pickled by value."""
-
-    class NoWeightsError(Exception):
-        retryable = False
-
-    class Worker:
-        """Obeys its payload: (order, argument)."""
-
-        def __init__(self, place: int) -> None:
-            self.place, self.folder = place, folder
-
-        def __call__(self, payload: tuple[str, Any]) -> Any:
-            order, argument = payload
-            return getattr(self, order)(argument)
-
-        def add_one(self, number: int) -> int:
-            return number + 1
-
-        def sleep(self, seconds: float) -> None:
-            time.sleep(seconds)
-
-        def die(self, _: None) -> None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        def die_once(self, name: str) -> str:
-            marker = self.folder / name
-            if not marker.exists():
-                marker.touch()
-                self.die(None)
-            return "second time"
-
-        def fail(self, message: str) -> None:
-            self._try(message)
-            raise ValueError(message)
-
-        def refuse(self, message: str) -> None:
-            self._try(message)
-            raise NoWeightsError(message)
-
-        def _try(self, message: str) -> None:
-            with (self.folder / message).open("a") as file:
-                file.write("x")
-
-        def lock(self, _: None) -> Any:
-            return threading.Lock()
-
-        def who(self, _: None) -> tuple[int, int, str | None]:
-            time.sleep(0.2)
-            return os.getpid(), self.place, os.environ.get("POOL_TEST")
-
-        def breed(self, _: None) -> None:
-            child = subprocess.Popen(["sleep", "300"])
-            (self.folder / "child").write_text(str(child.pid))
-            self.die(None)
-
-        def close(self) -> None:
-            (self.folder / f"closed-{self.place}").touch()
-
-    return Worker
+from harvest.errors import StoreError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,31 +40,6 @@ def pool(ray_here: None, folder: Path) -> Iterator[Pool]:
     with Pool(worker_in(folder), 2, num_cpus=CPUS, env={"POOL_TEST": "here"}) as made:
         assert not made.started
         yield made
-
-
-def run(pool: Pool, *tasks: Task) -> tuple[Outcome, dict[str, Result]]:
-    results: dict[str, Result] = {}
-
-    def keep(result: Result) -> None:
-        assert result.task_id not in results, "delivered twice"
-        results[result.task_id] = result
-
-    return pool.run(tasks, keep), results
-
-
-def gone(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status")
-    try:
-        return "State:\tZ" in status.read_text()
-    except FileNotFoundError:
-        return True
-
-
-def wait_until(happened: Callable[[], bool], limit_s: float) -> bool:
-    end = time.monotonic() + limit_s
-    while not happened() and time.monotonic() < end:
-        time.sleep(0.1)
-    return happened()
 
 
 def test_every_task_is_delivered_once_and_the_next_run_uses_the_same_actors(pool: Pool) -> None:
@@ -164,7 +72,7 @@ def test_a_task_that_always_kills_its_actor_is_quarantined_and_the_rest_complete
         pool, Task("poison", ("die", None), cost=9), *(Task(f"t{i}", ("add_one", i)) for i in range(20))
     )
     assert (outcome.done, len(results)) == (20, 20)
-    (failure,) = outcome.failures
+    (failure,) = outcome.failures  # and not those that were in flight beside it
     assert (failure.task_id, failure.attempts) == ("poison", 3)
     assert "was lost: The actor died unexpectedly" in failure.reason
 
@@ -206,9 +114,42 @@ def test_a_lost_actors_children_go_with_it(pool: Pool, folder: Path) -> None:
 
 def test_a_drained_run_returns_with_what_it_left_and_the_next_one_goes_on(pool: Pool) -> None:
     outcome = pool.run([Task(f"t{i}", ("sleep", 0.05)) for i in range(40)], lambda result: pool.drain())
+    assert outcome.drained
     assert 1 <= outcome.done <= 6
     assert outcome.done + outcome.left == 40
     assert run(pool, Task("t", ("add_one", 1)))[0].done == 1
+
+
+def test_two_tasks_overlap_in_one_actor_and_the_second_may_end_first(folder: Path) -> None:
+    tasks = [Task("long", ("sleep", 2.0), cost=3), *(Task(f"t{i}", ("sleep", 0.01), cost=1) for i in range(8))]
+    with Pool(worker_in(folder), 1, num_cpus=CPUS) as alone:
+        outcome, results = run(alone, *tasks)
+    assert outcome.done == 9
+    assert list(results)[-1] == "long", "what stood behind it was not held up by it"
+
+
+def test_a_store_that_is_full_ends_the_run_with_its_own_error_and_what_ran_is_delivered(folder: Path) -> None:
+    tasks = [Task("full", ("fill_up", "no space left"), cost=9), *(Task(f"t{i}", ("sleep", 0.2)) for i in range(200))]
+    results: list[Result] = []
+    pool = Pool(worker_in(folder), 2, num_cpus=CPUS)
+    with pytest.raises(RunEnded, match="the run was ended by StoreError: no space left") as caught:
+        pool.run(tasks, results.append)
+    assert type(caught.value.__cause__) is StoreError
+    assert len(results) <= 6
+    assert not pool.started
+
+
+def test_a_result_costs_the_driver_little(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:
+    del pool  # it only keeps Ray warm
+    with Pool(lambda place: lambda payload: payload, 20, num_cpus=0.01) as wide:
+        wide.run([Task(f"w{i}", i) for i in range(200)])
+        began = time.process_time()
+        outcome = wide.run([Task(f"t{i}", i) for i in range(2000)])
+        cpu_ms = (time.process_time() - began) / 2000 * 1000
+    assert outcome.done == 2000
+    with capsys.disabled():
+        print(f"\n    {cpu_ms:.2f} ms of the driver's CPU a task, with 20 actors")
+    assert cpu_ms < 2
 
 
 def test_what_on_result_raises_reaches_the_caller_with_the_actors_killed(folder: Path) -> None:
@@ -280,43 +221,3 @@ def test_ray_listens_on_the_loopback_address_alone() -> None:
     )
     assert addresses
     assert set(addresses) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-
-
-def driver_script(folder: Path) -> subprocess.Popen[str]:
-    """A driver of its own, two of whose actors have begun a task of a minute."""
-    code = f"""
-        import os, sys, time
-        from pathlib import Path
-        from cluster.launch import connect
-        from cluster.pool import Pool
-        from cluster.task import Task
-
-        def work(payload):
-            (Path({str(folder)!r}) / f"pid-{{os.getpid()}}").touch()
-            time.sleep(60)
-
-        connect(num_cpus=2)
-        Pool(lambda place: work, 2, num_cpus=1).run([Task("a", 0), Task("b", 0)])
-        """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_driver_that_is_killed_takes_its_ray_with_it(tmp_path: Path, how: signal.Signals) -> None:
-    import psutil
-
-    driver = driver_script(tmp_path)
-    assert wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, 60)
-    family = [
-        process.pid
-        for process in psutil.Process(driver.pid).children(recursive=True)
-        if "Agent" not in process.cmdline()[0]  # Ray's two agents spend a minute on reporting the death, then go too
-    ]
-    assert len(family) >= 4  # raylet, gcs, two actors
-    driver.send_signal(how)
-    _, stderr = driver.communicate(timeout=20)
-    assert ("KeyboardInterrupt" in stderr) == (how == signal.SIGINT)
-    assert wait_until(lambda: all(gone(pid) for pid in family), 15), [pid for pid in family if not gone(pid)]

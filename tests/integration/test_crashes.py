@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -98,13 +97,52 @@ def test_a_capture_killed_half_way_ends_as_one_that_was_not(demo_run, tmp_path: 
     plan = json.loads((tmp_path / "killed/plan.json").read_text())["plan"]
     blocks = json.loads((store / "plans" / f"{plan}.json").read_text())["blocks"]
     missing = [block for block in blocks if not {f"{unit}.json" for unit in block["units"].values()} <= before.keys()]
-    done, total = re.findall(r"capture (\d+)/(\d+) tasks", redone)[-1]
-    assert int(done) == int(total) == len(missing) < len(blocks), "a committed block was computed again"
+    last = json.loads(redone.splitlines()[-1])
+    total = last["total"]
+    assert (last["stage"], last["state"]) == ("capture", "done")
+    assert last["done"] == total == len(missing) < len(blocks), "a committed block was computed again"
+    assert last["tokens_done"] == last["tokens"] > 0
     found = json.loads((tmp_path / "killed/capture.json").read_text())
     for name in ("merged_sha256", "rows_sha256"):
         assert found[name] == expected[name]
     done = status["units"]["done"]
     say(f"killed with {done} of {len(units(store))} units committed; {total} of {len(blocks)} blocks run again")
+
+
+def test_ctrl_c_ends_a_capture_in_one_sentence_and_the_next_run_does_the_rest(demo_run, tmp_path: Path):
+    shutil.copytree(demo_run.out / "store", tmp_path / "store")
+    for path in (tmp_path / "store/commits").iterdir():
+        if not path.name.startswith("answers-"):
+            path.unlink()
+    study = write_study(tmp_path / "stopped.yaml", demo_run.out, tmp_path / "stopped", store=str(tmp_path / "store"))
+    walk(study, "respond")
+    stopped = subprocess.Popen(
+        command("capture", study),
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not units(tmp_path / "store") and time.monotonic() < deadline:
+        assert stopped.poll() is None, "the capture ended before it could be stopped"
+        time.sleep(0.002)
+    os.killpg(stopped.pid, signal.SIGINT)
+    *_, told, sentence = stopped.communicate(timeout=60)[1].splitlines()
+    assert stopped.returncode == 1
+    last = json.loads(told)
+    assert last["state"] == "draining"
+    assert 0 < last["done"] < last["total"]
+    assert sentence == (
+        f"capture: interrupted with {last['done']} of {last['total']} tasks done; what was committed is kept, run the "
+        "same command again"
+    )
+    before = commits(tmp_path / "store")
+    redone = json.loads(run("capture", study).stderr.splitlines()[-1])
+    assert redone["done"] == redone["total"] == last["total"] - last["done"]
+    after = commits(tmp_path / "store")
+    assert {name: after[name] for name in before} == before
 
 
 def test_a_view_that_was_deleted_is_folded_again_without_an_engine(demo_run, tmp_path: Path):

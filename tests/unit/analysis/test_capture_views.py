@@ -93,7 +93,7 @@ def test_each_kind_is_captured_when_it_is_asked_for_and_moves_no_other_view(tmp_
 def test_a_deleted_plan_is_written_again(tmp_path, tiny_llama, neurons):
     run, found, _ = captured(tmp_path, tiny_llama, neurons, {})
     assert STAGES["capture"].is_intact(run)
-    for lost in (run.folder / "plan.json", run.store.root / "plans" / f"{found['plan']}.json"):
+    for lost in (run.folder / "plan.json", Path(run.store.root) / "plans" / f"{found['plan']}.json"):
         lost.unlink()
         assert not STAGES["capture"].is_intact(run)
         _, again, passes = captured(tmp_path, tiny_llama, neurons, {})

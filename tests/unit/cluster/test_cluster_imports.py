@@ -10,7 +10,8 @@ from cluster.launch import PRIVATE
 
 
 def test_no_room_imports_ray_before_it_is_needed() -> None:
-    rooms = "task policy schedule placement progress errors events actor launch crew pool"
+    rooms = "task policy backlog roster clocks schedule placement progress metrics signals errors events actor launch"
+    rooms += " crew pool"
     code = f"import sys\nfor room in {rooms.split()}: __import__('cluster.' + room)\nsys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -48,7 +48,7 @@ def test_the_contract_s_example_is_a_study(tmp_path: Path):
     )
     assert found.benchmarks[0].value == "和谐"
     assert (found.ablate.controls, found.cluster.engines, found.split) == (3, 2, True)
-    assert found.store_path == Path("runs/my-study/store")
+    assert found.store_path == "runs/my-study/store"
 
 
 def test_what_is_left_out_has_its_default(tmp_path: Path):
@@ -57,7 +57,11 @@ def test_what_is_left_out_has_its_default(tmp_path: Path):
     assert found.respond.option_order is OrderRule.BALANCED
     assert found.split is True
     assert found.ablate.controls == 20
-    assert study(tmp_path, LEAST + "store: elsewhere\n").store_path == Path("elsewhere")
+    assert study(tmp_path, LEAST + "store: elsewhere\n").store_path == "elsewhere"
+    bucket = study(tmp_path, LEAST + "store: s3://bucket/a/b\n")
+    assert (bucket.store_path, bucket.store.fsync) == ("s3://bucket/a/b", False)
+    forced = study(tmp_path, LEAST + "store: {fsync: true}\n")
+    assert (Path(forced.store_path), forced.store.fsync) == (forced.out / "store", True)
     with pytest.raises(ValidationError, match="frozen"):
         found.out = Path("another")
 
@@ -101,6 +105,7 @@ def test_an_unknown_section_is_named_with_the_known_ones(tmp_path: Path):
         ("ablate.operations=[boost]", ":ablate.operations.0: input should be 'zero', not 'boost'"),
         ("ablate.prompt=rolle", ":ablate.prompt: input should be 'role' or 'neutral', not 'rolle'"),
         ("split=perhaps", ":split: input should be a valid boolean"),
+        ("cluster.deadline_s=0", ":cluster.deadline_s: input should be greater than 0, not 0"),
         ("cluster.engines=0", ":cluster.engines: input should be greater than or equal to 1, not 0"),
         ("out=null", ":out: input is not a valid path"),
     ],
@@ -218,3 +223,8 @@ def test_set_reaches_into_sections_and_lists_and_the_last_one_counts(tmp_path: P
 )
 def test_an_override_that_does_not_fit_is_refused(override: str, message: str, tmp_path: Path):
     assert refusal(tmp_path, LEAST, override).startswith(message)
+
+
+def test_a_pool_cannot_grow_to_fewer_engines_than_it_starts_with(tmp_path: Path):
+    told = refusal(tmp_path, LEAST, "cluster.engines=2", "cluster.max_engines=1")
+    assert told.startswith(":cluster: value error, max_engines 1 is less than engines 2")

@@ -137,7 +137,7 @@ def test_a_changed_answer_is_an_error_and_not_an_answer(tmp_path: Path):
     store = Store(tmp_path / "store")
     task(store, REQUESTS).run(Talker("first"))
     (commit,) = store.commits("answers")
-    path = store.attempt_path(commit)
+    path = Path(str(store.open(commit)))
     path.write_bytes(path.read_bytes().replace(b"first 0", b"fIrst 0"))
     with pytest.raises(DamagedStore):
         Answers(store).read([GENERATION.key(REQUESTS[0])])

@@ -47,8 +47,7 @@ def test_a_full_disk_commits_nothing_and_leaves_nothing(small_disk: Path, free_k
     assert orphans(store.root) == []
     filler.unlink()
     commit = commit_moments(store, "too big", "g", random_questions(1, [2], layers=8, neurons=1000))
-    store.open(commit)
-    store.open(kept)
+    assert store.open(commit).differences() == store.open(kept).differences() == []
 
 
 def test_a_full_disk_publishes_no_view(small_disk: Path):
@@ -58,7 +57,7 @@ def test_a_full_disk_publishes_no_view(small_disk: Path):
     filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - (60 << 10)))
     with pytest.raises(StoreError, match="no space left"):
         merge_moments(store, units, {})
-    assert list((store.root / "merged").iterdir()) == []
+    assert orphans(store.root) == []
     filler.unlink()
-    assert merge_moments(store, units, {}).exists()
+    assert Path(merge_moments(store, units, {})).exists()
     assert verify_store(store.root) == []

@@ -93,7 +93,7 @@ def test_rows_and_maxima_of_other_questions_are_never_one_view(store: Store):
         merge_rows(store, rows, {}, maxima[::-1])
     with pytest.raises(StoreError, match=f"{rows[1]} and nothing are not of the same questions"):
         merge_rows(store, rows, {}, maxima[:1])
-    assert list((store.root / "merged").iterdir()) == []
+    assert not any(one.is_file() for one in Path(store.root, "merged").rglob("*"))
 
 
 def test_units_of_other_layers_are_never_one_view(store: Store):
@@ -139,7 +139,7 @@ def test_an_outsider_opens_the_histogram_as_the_contract_says(store: Store):
         totals[group] = totals[group] + counts
     path = merge_histogram(store, units, {"model": "m"})
     found = xr.open_zarr(path)
-    assert path.name.endswith(".histogram.zarr")
+    assert path.endswith(".histogram.zarr")
     assert set(found.data_vars) == {"histogram", "token_count"}
     assert set(found.coords) == {"group", "layer", "neuron", "edges"}
     assert found["histogram"].dims == ("group", "site", "bin")
@@ -178,7 +178,7 @@ def test_what_was_not_captured_is_asked_for(store: Store):
     with pytest.raises(NeedsRows, match=r"set `capture: \{maxima: true\}` and run `value-harvest capture` again"):
         top_questions(rows, 3)
     with pytest.raises(NeedsRows, match=r"capture again with `histogram: \{neurons: "):
-        open_histogram(store.root / "merged" / "none.histogram.zarr")
+        open_histogram(Path(store.root, "merged", "none.histogram.zarr"))
 
 
 def test_equal_maxima_come_in_the_order_of_questions_and_missing_ones_are_padded(store: Store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from harvest.errors import DamagedStore, NeedsRows, StoreError
 from harvest.store.commit import Store
 from harvest.store.key import unit_name
 from harvest.store.merge import merge_moments, merge_rows
-from harvest.store.reader import attributes, open_merged, open_rows
+from harvest.store.reader import attributes, digest, is_published, open_merged, open_rows
 from harvest.store.schema import MERGED
 from harvest.store.tree import tree_sha256
 from harvest.store.verify import verify_store
@@ -40,7 +41,7 @@ def _moments(store: Store) -> list[str]:
 def test_an_outsider_opens_the_moments_as_the_contract_says(store: Store):
     path = merge_moments(store, _moments(store), {"model": "和", "versions": {"vllm": "0.32"}})
     found = xr.open_zarr(path)
-    assert path.parent == store.root / "merged"
+    assert Path(path).parents[1] == Path(store.root, "merged")
     assert dict(found.sizes) == {"group": 3, "layer": 2, "neuron": 5}
     assert set(found.coords) == {"group", "layer", "neuron"}
     assert found["group"].values.tolist() == GROUPS
@@ -68,7 +69,7 @@ def test_an_outsider_opens_the_rows_as_the_contract_says(store: Store):
     units = [commit_rows(store, str(i), GROUPS[i], questions).unit for i, questions in enumerate(parts)]
     path = merge_rows(store, units, {"model": "m"})
     found = xr.open_zarr(path)
-    assert path.name.endswith(".rows.zarr")
+    assert path.endswith(".rows.zarr")
     assert found["row_mean"].dims == ("question", "layer", "neuron")
     assert set(found.coords) == {"question_id", "group", "description_id", "num_tokens", "layer", "neuron"}
     assert (found["row_mean"].dtype, found["row_positive_count"].dtype) == (np.float32, np.uint16)
@@ -88,27 +89,40 @@ def test_the_same_units_make_the_same_bytes(tmp_path: Path):
     paths = []
     for name in "ab":
         store = Store(tmp_path / name)
-        paths.append(merge_moments(store, _moments(store), {"model": "m"}))
-    assert paths[0].name == paths[1].name
+        paths.append(Path(merge_moments(store, _moments(store), {"model": "m"})))
+    assert paths[0].parent.name == paths[1].parent.name
     assert tree_sha256(paths[0]) == tree_sha256(paths[1])
+    assert digest(paths[0]) == digest(paths[1])
 
 
 def test_a_view_is_built_once_and_each_plan_has_its_own(store: Store):
     units = _moments(store)
     path = merge_moments(store, units, {})
-    before = path.stat().st_mtime_ns
+    before = Path(path).stat().st_mtime_ns
     assert merge_moments(store, units, {}) == path
-    assert path.stat().st_mtime_ns == before
+    assert Path(path).stat().st_mtime_ns == before
     assert len({path, merge_moments(store, units[::-1], {}), merge_moments(store, units, {"model": "x"})}) == 3
 
 
-def test_a_merger_killed_before_its_record_is_finished_by_the_next(store: Store):
+def test_a_merger_killed_before_its_commit_is_finished_by_the_next(store: Store):
     units = _moments(store)
     path = merge_moments(store, units, {})
-    path.with_suffix(".json").unlink()
+    Path(f"{Path(path).parent}.json").unlink()
+    assert not is_published(path)
     with pytest.raises(DamagedStore, match="json is missing"):
         open_merged(path)
     assert merge_moments(store, units, {}) == path
+    assert is_published(path)
+    assert verify_store(store.root) == []
+
+
+def test_a_view_that_was_deleted_to_save_room_is_folded_again(store: Store):
+    units = _moments(store)
+    path = merge_moments(store, units, {})
+    shutil.rmtree(path)
+    assert not is_published(path)
+    again = merge_moments(store, units, {})
+    assert is_published(again)
     assert verify_store(store.root) == []
 
 
@@ -123,22 +137,28 @@ def test_missing_units_are_counted(store: Store):
 
 def test_a_damaged_unit_is_never_merged(store: Store):
     units = _moments(store)
-    chunk = store.open(store.find(units[1])) / "mean" / "c" / "0" / "0"
+    chunk = Path(str(store.open(store.find(units[1]))), "mean/c/0/0")
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
     with pytest.raises(DamagedStore, match="mean/c/0/0 was changed"):
         merge_moments(store, units, {})
-    assert list((store.root / "merged").iterdir()) == []
+    assert not any(one.is_file() for one in Path(store.root, "merged").rglob("*"))
 
 
 def test_a_damaged_view_is_refused_by_readers_and_by_the_next_merge(tmp_path: Path):
     store = finished_store(tmp_path)
     units = [commit.unit for commit in store.commits("moments")]
     path = merge_moments(store, units, {"other": "view"})
-    chunk = path / "m2" / "c" / "1" / "0" / "0"
-    chunk.write_bytes((path / "m2" / "c" / "0" / "0" / "0").read_bytes())
-    for act in (lambda: open_merged(path), lambda: merge_moments(store, units, {"other": "view"})):
-        with pytest.raises(DamagedStore, match="m2/c/1/0/0 was changed; delete"):
-            act()
+    chunk = Path(path, "m2/c/1/0/0")
+    chunk.write_bytes(Path(path, "m2/c/0/0/0").read_bytes())
+    with open_merged(path) as merged:
+        # what is whole can be read
+        merged["mean"].load()
+        for act in (merged["m2"].load, merged.load, lambda: merge_moments(store, units, {"other": "view"})):
+            with pytest.raises(DamagedStore, match="m2/c/1/0/0 was changed; delete"):
+                act()
+    chunk.unlink()
+    with open_merged(path) as merged, pytest.raises(DamagedStore, match="m2/c/1/0/0 is missing"):
+        merged["m2"].load()
 
 
 def test_rows_that_were_not_captured_are_asked_for(tmp_path: Path):

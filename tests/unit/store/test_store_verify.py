@@ -2,128 +2,210 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import pytest
-from stored import finished_store
+from places import S3, Somewhere, new_folder, new_prefix
+from stored import commit_moments, finished_store, random_questions
 
 from harvest.errors import InputError
+from harvest.store.commit import Store
+from harvest.store.gc import sweep
+from harvest.store.key import unit_name
 from harvest.store.verify import Damage, orphans, verify_store
 
 
-def _flip(path: Path, data: bytes) -> None:
+def _flip(data: bytes) -> bytes:
     middle = len(data) // 2
-    path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
-HARM: dict[str, Callable[[Path, bytes], object]] = {
-    "truncate": lambda path, data: path.write_bytes(data[:-1]),
+HARM: dict[str, Callable[[bytes], bytes | None]] = {
+    "truncate": lambda data: data[:-1],
     "flip": _flip,
-    "zero": lambda path, data: path.write_bytes(bytes(len(data))),
-    "empty": lambda path, data: path.write_bytes(b""),
-    "delete": lambda path, data: path.unlink(),
+    "zero": lambda data: bytes(len(data)),
+    "empty": lambda data: b"",
+    "delete": lambda data: None,
 }
 
 
+def whole_store(somewhere: Somewhere) -> Somewhere:
+    """A store that has every kind of file, tombstones among them."""
+    store = finished_store(somewhere.root)
+    for unit in (unit_name("moments", {"name": "abandoned"}), store.commits("moments")[0].unit):
+        for stem in ("0" * 32, "1" * 32):
+            somewhere.files.write(f"attempts/{unit}/{stem}.zarr/zarr.json", b"half")
+    assert sweep(store, 0, delete=True).done == 4
+    return somewhere
+
+
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished_store(tmp_path_factory.mktemp("store")).root
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Somewhere:
+    return whole_store(new_folder(tmp_path_factory.mktemp("stores")))
 
 
-def _files(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file())
+@pytest.fixture(scope="module")
+def bucket(s3_server: S3) -> Somewhere:
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in s3_server.environment.items():
+            environment.setenv(name, value)
+        return whole_store(new_prefix(s3_server))
 
 
-def _is_record(path: Path) -> bool:
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest) -> Somewhere:
+    if request.param == "bucket":
+        request.getfixturevalue("s3")
+    return request.getfixturevalue(request.param)
+
+
+def _is_record(key: str) -> bool:
     """Whether other files are judged by what this one says."""
-    return path.suffix == ".json" and path.name != "zarr.json"
+    return key.endswith(".json") and not key.endswith("/zarr.json")
 
 
-def _unnamed(root: Path, harmed: list[Path]) -> list[Path]:
+def _unnamed(somewhere: Somewhere, harmed: list[str]) -> list[str]:
     """Those of the harmed files that verify doesn't name."""
-    return sorted(set(harmed) - {damage.path for damage in verify_store(root)})
+    named = {damage.path for damage in verify_store(somewhere.root, grace_s=0)}
+    return sorted(key for key in harmed if f"{somewhere.root}/{key}" not in named)
 
 
-def test_a_whole_store_has_no_damage(root: Path):
-    assert verify_store(root) == []
-    assert orphans(root) == []
-    assert {path.relative_to(root).parts[0] for path in _files(root)} == {"attempts", "commits", "merged", "plans"}
+def _put(somewhere: Somewhere, key: str, data: bytes | None) -> None:
+    if data is None:
+        somewhere.files.delete(key)
+    else:
+        somewhere.files.write(key, data)
 
 
-@pytest.mark.parametrize("harm", list(HARM))
-def test_every_harm_to_every_record_is_named(root: Path, harm: str):
-    for path in filter(_is_record, _files(root)):
-        data, links = path.read_bytes(), [one for one in _files(root) if one.samefile(path) and one != path]
-        HARM[harm](path, data)
-        # a record and the commit linked to it are one file: either name will do
-        assert len(_unnamed(root, [path, *links])) < 1 + len(links), path
-        if path.exists() or not links:
-            path.write_bytes(data)
-        else:
-            path.hardlink_to(links[0])
-    assert verify_store(root) == []
+def test_a_whole_store_has_no_damage(place: Somewhere):
+    assert verify_store(place.root) == []
+    assert orphans(place.root) == []
+    keys = place.files.names()
+    assert {key.partition("/")[0] for key in keys} == {"attempts", "commits", "merged", "plans", "store.json"}
+    assert sum(key.endswith(".collected") for key in keys) == 2
 
 
 @pytest.mark.parametrize("harm", list(HARM))
-def test_every_harm_to_every_other_file_is_named(root: Path, harm: str):
-    contents = {path: path.read_bytes() for path in _files(root) if not _is_record(path)}
+def test_every_harm_to_every_record_is_named(folder: Somewhere, harm: str):
+    keys = list(filter(_is_record, folder.files.names()))
+    assert len(keys) >= 19
+    _harm_records(folder, keys, [harm])
+
+
+def _harm_records(somewhere: Somewhere, keys: list[str], harms: list[str]) -> None:
+    for key, harm in zip(keys, cycle(harms), strict=False):
+        data = somewhere.files.read(key)
+        _put(somewhere, key, HARM[harm](data))
+        assert _unnamed(somewhere, [key]) == [], harm
+        somewhere.files.write(key, data)
+    assert verify_store(somewhere.root, grace_s=0) == []
+
+
+@pytest.mark.parametrize("harm", list(HARM))
+def test_every_harm_to_every_other_file_is_named(folder: Somewhere, harm: str):
+    _harm_others(folder, [harm])
+
+
+def _harm_others(somewhere: Somewhere, harms: list[str]) -> None:
+    contents = {key: somewhere.files.read(key) for key in somewhere.files.names() if not _is_record(key)}
     assert len(contents) > 100
-    for path, data in contents.items():
-        HARM[harm](path, data)
-    assert _unnamed(root, list(contents)) == []
-    for path, data in contents.items():
-        path.write_bytes(data)
-    assert verify_store(root) == []
+    for (key, data), harm in zip(contents.items(), cycle(harms), strict=False):
+        _put(somewhere, key, HARM[harm](data))
+    assert _unnamed(somewhere, list(contents)) == []
+    for key, data in contents.items():
+        somewhere.files.write(key, data)
+    assert verify_store(somewhere.root, grace_s=0) == []
 
 
-def _swap(one: Path, other: Path) -> None:
-    aside = one.with_name("aside")
-    one.rename(aside)
-    other.rename(one)
-    aside.rename(other)
+def test_harm_in_a_bucket_is_named_too(bucket: Somewhere, s3: S3):
+    records = list(filter(_is_record, bucket.files.names()))
+    one_of_each = {(key.partition("-")[0], key.count("/")): key for key in records}
+    _harm_records(bucket, list(one_of_each.values()), list(HARM))
+    _harm_others(bucket, list(HARM))
 
 
-@pytest.mark.parametrize("folder", ["commits", "attempts", "merged", "plans"])
-def test_every_swap_of_two_alike_files_is_named(root: Path, folder: str):
+@pytest.mark.parametrize("room", ["commits", "attempts", "merged", "plans"])
+def test_every_swap_of_two_alike_files_is_named(folder: Somewhere, room: str):
     num_swaps = 0
     # a record with a record: while one is damaged, what it speaks for can't be judged
     for records in (True, False):
-        for one, other in pairwise(path for path in _files(root / folder) if _is_record(path) == records):
-            if one.read_bytes() != other.read_bytes():
+        keys = [key for key in folder.files.names() if key.startswith(room) and _is_record(key) == records]
+        for one, other in pairwise(keys):
+            a, b = folder.files.read(one), folder.files.read(other)
+            if a != b:
                 num_swaps += 1
-                _swap(one, other)
-                assert _unnamed(root, [one, other]) == []
-                _swap(one, other)
+                folder.files.write(one, b)
+                folder.files.write(other, a)
+                assert _unnamed(folder, [one, other]) == []
+                folder.files.write(one, a)
+                folder.files.write(other, b)
     assert num_swaps > 0
-    assert verify_store(root) == []
+    assert verify_store(folder.root, grace_s=0) == []
 
 
-def test_what_does_not_belong_is_named(root: Path):
+def test_files_that_do_not_belong_are_named(place: Somewhere):
+    view = next(key for key in place.files.names() if key.startswith("merged/") and key.endswith("/zarr.json"))
+    unit = next(key for key in place.files.names() if key.startswith("attempts/rows-") and key.endswith("/zarr.json"))
     strays = [
-        root / "commits" / "note.txt",
-        next(root.glob("attempts/moments-*/*.zarr")) / "extra",
-        root / "attempts" / "x",
-    ]
+        "commits/stray.json", "attempts/stray/file", "notes.txt", "plans/stray.json", "merged/stray.json",
+        f"{view.rpartition('/')[0]}/stray", f"{unit.rpartition('/')[0]}/stray",
+        f"{'/'.join(unit.split('/')[:2])}/stray",
+    ]  # fmt: skip
     for stray in strays:
-        stray.write_text("?")
-    assert verify_store(root) == sorted(Damage(stray, "does not belong") for stray in strays)
+        place.files.write(stray, b"?")
+    expected = sorted(Damage(f"{place.root}/{stray}", "does not belong") for stray in strays)
+    assert verify_store(place.root, grace_s=0) == expected
     for stray in strays:
-        stray.unlink()
+        place.files.delete(stray)
 
 
-def test_left_over_attempts_are_harmless_and_listed_apart(root: Path):
-    unit = next(root.glob("attempts/moments-*"))
-    left = [unit / f"{'0' * 32}.zarr", root / "merged" / f".{'0' * 32}"]
-    for folder in left:
-        folder.mkdir()
-    assert verify_store(root) == []
-    assert orphans(root) == sorted(left)
-    for folder in left:
-        folder.rmdir()
+def test_left_over_attempts_are_harmless_and_listed_apart(place: Somewhere):
+    unit = next(key for key in place.files.names() if key.startswith("attempts/moments-")).split("/")[1]
+    left = {
+        f"attempts/{unit}/{'a' * 32}.zarr/zarr.json": f"attempts/{unit}/{'a' * 32}",
+        f"merged/{'0' * 40}/{'b' * 32}.zarr/zarr.json": f"merged/{'0' * 40}/{'b' * 32}",
+        f"commits/.{'c' * 32}": f"commits/.{'c' * 32}",
+    }
+    for key in left:
+        place.files.write(key, b"half")
+    assert verify_store(place.root, grace_s=0) == []
+    assert orphans(place.root) == sorted(f"{place.root}/{name}" for name in left.values())
+    for key in left:
+        place.files.delete(key)
+
+
+def test_a_store_that_is_being_written_is_not_called_damaged(tmp_path: Path):
+    store, stop = Store(tmp_path).prepare(), threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            commit_moments(store, str(number), "g", random_questions(number, [2]))
+            store.write_plan({"units": [str(number)]})
+            number += 1
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        deadline, num_commits = time.monotonic() + 4, 0
+        while time.monotonic() < deadline:
+            assert verify_store(tmp_path, grace_s=1) == []
+        num_commits = len(store.commits("moments"))
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert num_commits > 3
 
 
 def test_a_store_that_is_not_there_is_an_input_error(tmp_path: Path):
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match=r"there is no store at .*/typo; name the folder"):
         verify_store(tmp_path / "typo")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="there is no store"):
+        verify_store(tmp_path)

@@ -1,0 +1,78 @@
+"""What a person is told of a run that did not end well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import RunEnded, SetupFailed
+from cluster.task import Failure, Outcome, Task
+from harvest.engine.options import EngineOptions
+from harvest.errors import EngineError, HarvestError, Interrupted, ModelError, RunError, StoreError, UnitsFailed
+from harvest.fleet import Fleet
+
+FAILED = (
+    "capture: 1 of 8 tasks failed, first t1 after 3 attempts: ValueError: no; the others are kept, run the same "
+    "command again"
+)
+
+
+class Ending:
+    """A pool whose runs all end the same way."""
+
+    def __init__(self, how: Outcome | Exception) -> None:
+        self.how = how
+
+    def run(self, tasks: Any, **_: Any) -> Outcome:
+        if isinstance(self.how, Exception):
+            raise self.how
+        return self.how
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "sentence"),
+    [
+        (
+            Outcome(3, (), left=5, drained=True),
+            Interrupted,
+            "capture: interrupted with 3 of 8 tasks done; what was committed is kept, run the same command again",
+        ),
+        (
+            Outcome(7, (Failure("t1", "ValueError: no", 3),)),
+            UnitsFailed,
+            FAILED,
+        ),
+        (
+            caused(RunEnded("StoreError", "s/: full"), StoreError("s/: full; free some")),
+            StoreError,
+            "s/: full; free some",
+        ),
+        (
+            RunEnded("QuotaError", "over quota"),
+            RunError,
+            "capture: QuotaError: over quota; what was committed is kept, mend it and run the same command again",
+        ),
+        (caused(SetupFailed("ModelError", "m: none"), ModelError("m: none")), ModelError, "m: none"),
+        (
+            SetupFailed("OSError", "busy"),
+            EngineError,
+            "m: the engine could not be opened (OSError: busy); run again with --debug to see its log",
+        ),
+    ],
+)
+def test_every_end_but_a_good_one_is_one_sentence(
+    how: Outcome | Exception, kind: type[HarvestError], sentence: str
+) -> None:
+    fleet = Fleet(EngineOptions(Path("m")), 1)
+    fleet._pool = Ending(how)  # type: ignore[assignment]
+    with pytest.raises(kind) as caught:
+        fleet.run("capture", [Task(f"t{i}", None) for i in range(8)])
+    assert type(caught.value) is kind
+    assert str(caught.value) == sentence
