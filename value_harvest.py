@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 
 from analysis import demo, doctor
+from analysis.forecast import forecast, sentences
 from analysis.report.headline import format_table, headline_table
 from analysis.run_folder import RunFolder, read_json
 from analysis.settings import Study
 from analysis.stages import STAGES, run_stage
-from analysis.status import run_status
+from analysis.status import lines, run_status
 from analysis.study import StudyRun
 from cluster.errors import ClusterError
 from harvest.benchmarks.packaged import PREFIX, builtin_names
@@ -45,6 +46,10 @@ Overrides = Annotated[
 ]
 
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what is cached and what would run; start nothing.")]
+DryRunJson = Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")]
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engines' logs.")] = False,
@@ -69,6 +74,26 @@ def _run(study: Study, stages: Collection[str]) -> None:
             print(f"{stage}: {'done' if done else 'finished before'}", flush=True)  # noqa: T201
     if "report" in stages:
         _print_report(study.out)
+
+
+def _foretell(study: Study, stages: Collection[str], as_json: bool) -> None:
+    run = StudyRun(study)
+    if "select" in stages:
+        run.check_selection()
+    found = forecast(run, stages)
+    if as_json:
+        print(json.dumps({"stages": [one.as_json() for one in found]}, ensure_ascii=False))  # noqa: T201
+    else:
+        print("\n".join(sentences(found)))  # noqa: T201
+
+
+def _run_or_foretell(study: Study, stages: Collection[str], dry_run: bool, as_json: bool) -> None:
+    if as_json and not dry_run:
+        raise InputError("--json: goes with --dry-run; a run's files and `value-harvest status --json` say the rest")
+    if dry_run:
+        _foretell(study, stages, as_json)
+    else:
+        _run(study, stages)
 
 
 def _print_report(out: Path) -> None:
@@ -105,26 +130,39 @@ def demo_model(out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder t
 
 
 @app.command("run")
-def run_(study: StudyFile, overrides: Overrides = None) -> None:
+def run_(study: StudyFile, overrides: Overrides = None, dry_run: DryRun = False, as_json: DryRunJson = False) -> None:
     """Every stage of a study; finished stages are not run again.
 
     Example: value-harvest run configs/studies/c_voice.yaml --set cluster.engines=4
     """
-    _run(load(study, overrides or [], Study), STAGES)
+    _run_or_foretell(load(study, overrides or [], Study), STAGES, dry_run, as_json)
 
 
 def _stage(name: str, what: str) -> None:
     def command(study: StudyFile, overrides: Overrides = None) -> None:
         _run(load(study, overrides or [], Study), (name,))
 
+    _named(name, what, command)
+
+
+def _engine_stage(name: str, what: str) -> None:
+    def command(
+        study: StudyFile, overrides: Overrides = None, dry_run: DryRun = False, as_json: DryRunJson = False
+    ) -> None:
+        _run_or_foretell(load(study, overrides or [], Study), (name,), dry_run, as_json)
+
+    _named(name, what, command)
+
+
+def _named(name: str, what: str, command: Callable[..., None]) -> None:
     command.__doc__ = f"{what}\n\nExample: value-harvest {name} STUDY.yaml"
     app.command(name)(command)
 
 
-_stage("respond", "Answer every item under its role: responses.parquet.")
-_stage("capture", "Capture the answers' activations into the store, and merge them: capture.json.")
+_engine_stage("respond", "Answer every item under its role: responses.parquet.")
+_engine_stage("capture", "Capture the answers' activations into the store, and merge them: capture.json.")
 _stage("select", "Find each group's neurons and their matched controls: neurons.parquet.")
-_stage("ablate", "Answer the evaluate half under every condition: completions.parquet.")
+_engine_stage("ablate", "Answer the evaluate half under every condition: completions.parquet.")
 _stage("score", "Score the answers: scores.parquet.")
 _stage("report", "Sum up: summary.json and report.html.")
 
@@ -199,8 +237,7 @@ def status(
     if as_json:
         print(json.dumps(found, ensure_ascii=False))  # noqa: T201
     else:
-        for name, what in found.items():
-            print(f"{name}: {what if what is not None else 'not yet'}")  # noqa: T201
+        print("\n".join(lines(found)))  # noqa: T201
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from analysis.interventions import Condition, fingerprint
-from analysis.tables import read_table, write_table
+from analysis.tables import read_table, table_of, write_table
 from harvest.types import Completion, Edit, Item, Prompt, Request
 
 _STRINGS = ("condition_id", "item_id", "group", "aspect", "option_order")
@@ -50,7 +50,7 @@ def read_completions(path: Path) -> pa.Table:
 
 def write_completions(path: Path, trials: Sequence[Trial], completions: Sequence[Completion]) -> None:
     """Write `completions.parquet`, one row a trial."""
-    rows = [
+    rows = (
         {
             "condition_id": trial.condition.condition_id,
             "item_id": trial.item.item_id,
@@ -62,5 +62,5 @@ def write_completions(path: Path, trials: Sequence[Trial], completions: Sequence
             "finish_reason": completion.finish_reason,
         }
         for trial, completion in zip(trials, completions, strict=True)
-    ]
-    write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
+    )
+    write_table(path, table_of(rows, _SCHEMA))

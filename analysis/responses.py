@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from analysis.tables import read_table, write_table
+from analysis.tables import read_table, rows_of, table_of, write_table
 from harvest.capture import Answered
 from harvest.types import Completion, Item, OptionOrder, Prompt
 
@@ -23,7 +23,7 @@ def write_responses(
     path: Path, items: Sequence[Item], prompts: Sequence[Prompt], completions: Sequence[Completion]
 ) -> None:
     """One row per item, in the order of the benchmarks."""
-    rows = [
+    rows = (
         {
             "item_id": item.item_id,
             "group": item.group,
@@ -39,8 +39,8 @@ def write_responses(
             "finish_reason": completion.finish_reason,
         }
         for item, prompt, completion in zip(items, prompts, completions, strict=True)
-    ]
-    write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
+    )
+    write_table(path, table_of(rows, _SCHEMA))
 
 
 def read_responses(path: Path) -> list[Answered]:
@@ -52,10 +52,10 @@ def read_responses(path: Path) -> list[Answered]:
                 row["group"],
                 row["question_id"],
                 OptionOrder(row["option_order"]),
-                tuple(row["prompt_token_ids"]),
+                row["prompt_token_ids"],
             ),
-            Completion(tuple(row["response_token_ids"]), row["text"], row["finish_reason"]),
+            Completion(row["response_token_ids"], row["text"], row["finish_reason"]),
             row["description_id"],
         )
-        for row in read_table(path, _SCHEMA.names, "respond").to_pylist()
+        for row in rows_of(read_table(path, _SCHEMA.names, "respond"))
     ]

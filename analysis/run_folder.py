@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,9 @@ from harvest.store.key import digest
 
 _STAGES_VERSION = 1
 # raise it when a stage would write other files from the same inputs
+_LARGE = 10**15
+# no number of a run's files comes near
+NO_FIELDS: Mapping[str, type] = {}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -35,8 +38,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path, stage: str, keys: Sequence[str] = ()) -> dict[str, Any]:
-    """A file of the run that has these keys.
+def read_json(path: Path, stage: str, fields: Mapping[str, type | tuple[type, ...]] = NO_FIELDS) -> dict[str, Any]:
+    """A file of the run that has these fields, each of its type; one that may be null may be missing.
 
     Raises InputError, naming the stage that writes it, if it is missing or damaged.
     """
@@ -44,13 +47,23 @@ def read_json(path: Path, stage: str, keys: Sequence[str] = ()) -> dict[str, Any
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run `value-harvest {stage} STUDY.yaml` first") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON; delete it and run `value-harvest {stage} STUDY.yaml` again") from error
-    if not isinstance(value, dict) or not value.keys() >= set(keys):
+    is_whole = isinstance(value, dict) and all(
+        isinstance(value.get(name), kind) and is_plain(value.get(name)) for name, kind in fields.items()
+    )
+    if not is_whole:
         raise InputError(
             f"{path}: is not what {stage} writes; delete it and run `value-harvest {stage} STUDY.yaml` again"
         )
-    return value
+    return dict(value)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a text can be printed and be a path, and a number be computed with; the rest is left to its type."""
+    if isinstance(value, str):
+        return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return not isinstance(value, int | float) or -_LARGE < value < _LARGE
 
 
 @dataclass(frozen=True, slots=True)

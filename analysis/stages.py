@@ -21,24 +21,23 @@ from analysis.neurons.controls import matched_controls
 from analysis.neurons.neuron_set import mask_of, set_name
 from analysis.neurons.probability import select_probability
 from analysis.neurons.table import read_neurons, write_neurons
+from analysis.planned import FILES, is_kept, planning
 from analysis.report.write import write_report
 from analysis.responses import read_responses, write_responses
-from analysis.run_folder import read_json, write_json
+from analysis.run_folder import write_json
 from analysis.scoring.outcome import write_scores
 from analysis.scoring.registry import score_completions
 from analysis.study import StudyRun
+from analysis.views import NAMES, read_views
 from harvest.capture import ACTIVATION, Block, capture, plan_blocks
-from harvest.errors import InputError, UnitsFailed
+from harvest.errors import InputError
 from harvest.fleet import Fleet
-from harvest.generate import generate
+from harvest.generate import answers_plan, generate
 from harvest.online import Asked, answer_online
 from harvest.store import reader
 from harvest.store.key import digest
 from harvest.store.merge import merge_histogram, merge_moments, merge_rows
 from harvest.types import Request, opposite_group
-
-VIEWS = ("merged", "rows", "histogram")
-# what capture.json names; null where a study asks for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,14 @@ def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
     return run.folder.stage(name, inputs, stage.outputs, lambda: stage.work(run, fleet))
 
 
+def is_finished(name: str, run: StudyRun) -> bool:
+    """Whether nothing of a stage, or of what it rests on, would be done again."""
+    return all(
+        run.folder.is_finished(one, _inputs(one, run), STAGES[one].outputs) and STAGES[one].is_intact(run)
+        for one in (*_before(name), name)
+    )
+
+
 def _before(name: str) -> list[str]:
     """Every stage that a stage rests on, in the order of the road."""
     found = {name}
@@ -101,13 +108,23 @@ def _inputs(name: str, run: StudyRun) -> dict[str, Any]:
 
 def _respond(run: StudyRun, fleet: Fleet) -> None:
     """`responses.parquet`: every item's answer under its role."""
-    if run.study.capture.mode == "online":
-        asked = [Asked(prompt, item.description_id) for item, prompt in zip(run.items, run.role_prompts, strict=True)]
-        completions = answer_online(asked, run.responding, run.capturing, run.store, fleet)
-    else:
-        requests = [Request(prompt.token_ids) for prompt in run.role_prompts]
-        completions = generate("respond", requests, run.responding, run.store, fleet)
+    requests = role_requests(run)
+    with planning(run.folder, run.store, "respond", answers_plan(requests, run.responding)):
+        if run.study.capture.mode == "online":
+            completions = answer_online(role_asked(run), run.responding, run.capturing, run.store, fleet)
+        else:
+            completions = generate("respond", requests, run.responding, run.store, fleet)
     write_responses(run.folder / "responses.parquet", run.items, run.role_prompts, completions)
+
+
+def role_requests(run: StudyRun) -> list[Request]:
+    """What `respond` asks."""
+    return [Request(prompt.token_ids) for prompt in run.role_prompts]
+
+
+def role_asked(run: StudyRun) -> list[Asked]:
+    """The same, as it is counted."""
+    return [Asked(prompt, item.description_id) for item, prompt in zip(run.items, run.role_prompts, strict=True)]
 
 
 def _respond_settings(run: StudyRun) -> Any:
@@ -118,13 +135,8 @@ def _capture(run: StudyRun, fleet: Fleet) -> None:
     """`capture.json`: the merged views of every answer's activations."""
     blocks = plan_blocks(read_responses(run.folder / "responses.parquet"), run.capturing)
     plan = {"blocks": [{"group": block.group, "units": dict(block.units)} for block in blocks]}
-    planned = {"store": run.store.root, "plan": run.store.write_plan(plan)}
-    write_json(run.folder / "plan.json", {**planned, "quarantined": {}})
-    try:
+    with planning(run.folder, run.store, "capture", plan) as planned:
         capture(blocks, run.store, fleet)
-    except UnitsFailed as error:
-        write_json(run.folder / "plan.json", {**planned, "quarantined": error.failed})
-        raise
     write_json(run.folder / "capture.json", {**planned, **_merge(run, blocks)})
 
 
@@ -136,7 +148,7 @@ def _merge(run: StudyRun, blocks: Sequence[Block]) -> dict[str, Any]:
     """The views of the kinds that were asked for, with their digests; null where a view has nothing to hold."""
     units = {kind: [block.units[kind] for block in blocks] for kind in run.capturing.kinds}
     rows, maxima = units.get("rows", []), units.get("maxima", [])
-    views: dict[str, str | None] = dict.fromkeys(VIEWS)
+    views: dict[str, str | None] = dict.fromkeys(NAMES)
     views["merged"] = merge_moments(run.store, units["moments"], _attributes(run, units["moments"]))
     if rows or maxima:
         views["rows"] = merge_rows(run.store, rows, _attributes(run, [*rows, *maxima]), maxima)
@@ -176,10 +188,10 @@ def _views_are_there(run: StudyRun) -> bool:
     """A plan that was deleted is written again, and a view is folded again from the commits."""
     if not (run.folder / "capture.json").is_file():
         return True
-    where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
-    if not (run.folder / "plan.json").is_file() or not run.store.has_plan(where.get("plan", "")):
+    views = read_views(run.folder)
+    if not (run.folder / FILES["capture"]).is_file() or not run.store.has_plan(views.plan):
         return False
-    return all(reader.is_published(where[name]) for name in VIEWS if where.get(name))
+    return all(map(reader.is_published, views.places))
 
 
 def _select(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001 every stage has the same signature
@@ -206,12 +218,12 @@ def _select(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001 every stage ha
 
 def _counts(run: StudyRun) -> tuple[xr.Dataset, xr.DataArray]:
     """The on-counts that neurons are found by, and which of their places are neurons."""
-    where = read_json(run.folder / "capture.json", "capture", ("merged", "rows"))
-    with reader.open_merged(where["merged"]) as merged:
+    views = read_views(run.folder)
+    with reader.open_merged(views.merged) as merged:
         is_neuron = neurons_of(merged).load()
-        if where["rows"] is None:
+        if views.rows is None:
             return counts_for(merged, None, run.identify).load(), is_neuron
-        with reader.open_rows(where["rows"]) as rows:
+        with reader.open_rows(views.rows) as rows:
             return counts_for(merged, rows, run.identify).load(), is_neuron
 
 
@@ -220,7 +232,7 @@ def _select_settings(run: StudyRun) -> Any:
     return [sections, run.study.split, run.study.ablate.controls, run.study.ablate.seed]
 
 
-def _conditions(run: StudyRun) -> list[Condition]:
+def conditions_of(run: StudyRun) -> list[Condition]:
     """The conditions of the ablation: the sets whose items have options, and their controls."""
     tried = {item.group for item, _ in run.trial_prompts}
     every = [one for one in read_neurons(run.folder / "neurons.parquet") if one.group in tried]
@@ -231,10 +243,12 @@ def _conditions(run: StudyRun) -> list[Condition]:
 
 def _ablate(run: StudyRun, fleet: Fleet) -> None:
     """`conditions.parquet` and `completions.parquet`: the evaluate half, answered under every condition."""
-    planned = _conditions(run)
-    trials = plan_trials(run.trial_prompts, planned)
-    completions = generate("ablate", [trial.request for trial in trials], run.generation, run.store, fleet)
-    write_conditions(run.folder / "conditions.parquet", planned)
+    conditions = conditions_of(run)
+    trials = plan_trials(run.trial_prompts, conditions)
+    requests = [trial.request for trial in trials]
+    with planning(run.folder, run.store, "ablate", answers_plan(requests, run.generation)):
+        completions = generate("ablate", requests, run.generation, run.store, fleet)
+    write_conditions(run.folder / "conditions.parquet", conditions)
     write_completions(run.folder / "completions.parquet", trials, completions)
 
 
@@ -251,10 +265,9 @@ def _score(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001
 
 def _report(run: StudyRun, fleet: Fleet) -> None:  # noqa: ARG001
     """`summary.json` and `report.html`."""
-    where = read_json(run.folder / "capture.json", "capture", ("merged",))
-    with reader.open_merged(where["merged"]) as merged:
+    with reader.open_merged(read_views(run.folder).merged) as merged:
         num_tokens = int(merged["token_count"].sum())
-    write_report(run, _conditions(run), num_tokens)
+    write_report(run, conditions_of(run), num_tokens)
 
 
 def _report_settings(run: StudyRun) -> Any:
@@ -262,10 +275,18 @@ def _report_settings(run: StudyRun) -> Any:
 
 
 STAGES: dict[str, Stage] = {
-    "respond": Stage((), ("responses.parquet",), _respond_settings, _respond),
+    "respond": Stage(
+        (), ("responses.parquet",), _respond_settings, _respond, lambda run: is_kept(run.folder, run.store, "respond")
+    ),
     "capture": Stage(("respond",), ("capture.json",), _capture_settings, _capture, _views_are_there),
     "select": Stage(("capture",), ("neurons.parquet",), _select_settings, _select),
-    "ablate": Stage(("select",), ("conditions.parquet", "completions.parquet"), _ablate_settings, _ablate),
+    "ablate": Stage(
+        ("select",),
+        ("conditions.parquet", "completions.parquet"),
+        _ablate_settings,
+        _ablate,
+        lambda run: is_kept(run.folder, run.store, "ablate"),
+    ),
     "score": Stage(("ablate",), ("scores.parquet",), lambda run: "support", _score),  # noqa: ARG005
     "report": Stage(
         ("capture", "select", "ablate", "score"), ("summary.json", "report.html"), _report_settings, _report

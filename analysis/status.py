@@ -5,40 +5,101 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from analysis.run_folder import RunFolder, read_json
+from analysis import progress_file
+from analysis.planned import FILES, Planned, read_planned
+from analysis.run_folder import RunFolder
+from analysis.views import NAMES, read_views
 from harvest.errors import InputError
+from harvest.generate import Answers
 from harvest.store.commit import Store
 
 
 def run_status(root: Path) -> dict[str, Any]:
-    """What is there so far: `stages` finished, paths, and `units` of the capture's plan.
+    """What is there so far. What is not there is null.
 
-    The paths are `store` and the views `merged`, `rows` and `histogram`; `units` has the numbers done and missing, and
-    the tasks that were quarantined. What is not there is null. Raises InputError if the folder is not a run.
+    `stages` are those that are finished, `store` and the views `merged`, `rows` and `histogram` are paths. `units` of
+    the capture's plan, and `answers` of respond's and ablate's, have the numbers done and missing, and what was
+    quarantined, with the `reasons`. `progress` is what the run's process said last, and whether it is alive. Raises
+    InputError if the folder is not a run, or one of its files is not what a run writes.
     """
     folder = RunFolder(root)
-    if not (folder / ".stages").is_dir() and not (folder / "plan.json").is_file():
+    planned = {stage: read_planned(folder, stage) for stage in FILES}
+    if not (folder / ".stages").is_dir() and not any(planned.values()):
         raise InputError(f"{root}: is not the folder of a run; give the `out` of a study that was started")
+    some = next(filter(None, (planned["capture"], planned["respond"], planned["ablate"])), None)
+    answers = {stage: _answers(folder, stage, planned[stage]) for stage in ("respond", "ablate")}
     status: dict[str, Any] = {
         "stages": sorted(path.stem for path in root.glob(".stages/*.json")),
-        "units": None,
-        "store": None,
-        "merged": None,
-        "rows": None,
-        "histogram": None,
+        "units": _units(folder, planned["capture"]),
+        "store": some.store if some else None,
+        **dict.fromkeys(NAMES),
+        "answers": {stage: found for stage, found in answers.items() if found} or None,
+        "progress": progress_file.read_progress(folder / progress_file.NAME),
     }
-    plan = None
-    if (folder / "plan.json").is_file():
-        planned = read_json(folder / "plan.json", "capture", ("store", "plan", "quarantined"))
-        store, plan = Store(planned["store"]), planned["plan"]
-        store.check()
-        units = {unit for block in store.read_plan(plan)["blocks"] for unit in block["units"].values()}
-        done = len(store.committed(units))
-        counted, quarantined = {"done": done, "missing": len(units) - done}, sorted(planned["quarantined"])
-        status |= {"store": planned["store"], "units": {**counted, "quarantined": quarantined}}
     if (folder / "capture.json").is_file():
-        captured = read_json(folder / "capture.json", "capture", ("merged", "rows"))
+        views = read_views(folder)
         # a capture of other settings was begun since and is not through: its views are not those
-        if captured.get("plan") == plan:
-            status |= {name: captured.get(name) for name in ("merged", "rows", "histogram")}
+        if planned["capture"] is not None and views.plan == planned["capture"].plan:
+            status |= {name: getattr(views, name) for name in NAMES}
     return status
+
+
+def _store(planned: Planned) -> Store:
+    """The store of a plan; raises InputError if none is there any more."""
+    store = Store(planned.store)
+    store.check()
+    return store
+
+
+def _units(folder: RunFolder, planned: Planned | None) -> dict[str, Any] | None:
+    if planned is None:
+        return None
+    store, blocks = _store(planned), _read(folder, "capture", planned, "blocks")
+    group_of = {unit: block["group"] for block in blocks for unit in block["units"].values()}
+    done = store.committed(group_of)
+    # what was given up may have been committed since, by another study
+    reasons = {
+        unit: f"{group_of[unit]}: {why}" if unit in group_of else why
+        for unit, why in sorted(planned.quarantined.items())
+        if unit not in done
+    }
+    return {"done": len(done), "missing": len(group_of) - len(done), "quarantined": [*reasons], "reasons": reasons}
+
+
+def _answers(folder: RunFolder, stage: str, planned: Planned | None) -> dict[str, Any] | None:
+    if planned is None:
+        return None
+    answers = Answers(_store(planned))
+    keys = _read(folder, stage, planned, "answers")
+    done = sum(key in answers for key in keys)
+    reasons = dict(sorted(planned.quarantined.items())) if done < len(keys) else {}
+    return {"done": done, "missing": len(keys) - done, "quarantined": [*reasons], "reasons": reasons}
+
+
+def _read(folder: RunFolder, stage: str, planned: Planned, what: str) -> list[Any]:
+    """The blocks or answers of a plan; raises DamagedStore if it was lost, InputError if it plans something else."""
+    plan = _store(planned).read_plan(planned.plan)
+    if what not in plan:
+        raise InputError(
+            f"{folder / FILES[stage]}: names a plan without {what}; run `value-harvest {stage} STUDY.yaml` again"
+        )
+    return list(plan[what])
+
+
+def lines(status: dict[str, Any]) -> list[str]:
+    """A status for people: a line for each thing, and one for each task that was given up."""
+    said = []
+    for name, what in status.items():
+        if name in ("units", "answers") and what is not None:
+            parts = {"units": what} if name == "units" else {f"answers of {stage}": one for stage, one in what.items()}
+            for title, one in parts.items():
+                given_up = f", quarantined {len(one['quarantined'])}" if one["quarantined"] else ""
+                said.append(f"{title}: {one['done']} done, {one['missing']} missing{given_up}")
+                said += [f"  {task}: {why}" for task, why in one["reasons"].items()]
+        elif name == "progress" and what is not None:
+            said.append(f"progress: {what['summary']}")
+        elif name == "stages":
+            said.append(f"stages: {', '.join(what) or 'none yet'}")
+        else:
+            said.append(f"{name}: {what if what is not None else 'not yet'}")
+    return said

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cached_property
 
+from analysis import progress_file
 from analysis.neurons.sites import read_sites
+from analysis.progress_file import ProgressFile
 from analysis.run_folder import RunFolder
 from analysis.settings import Study
 from cluster.policy import Policy
@@ -47,6 +49,10 @@ class StudyRun:
                 f"model.max_model_len: {study.model.max_model_len} is more than the {self.checkpoint.max_positions} "
                 f"positions of {study.model.path}; lower it"
             )
+        if study.capture.phase == "response" and study.respond.max_tokens < 2:
+            raise ConfigError(
+                "respond.max_tokens: 1 leaves nothing to count, an answer's last token never is; raise it"
+            )
         self.histogram = self._read_sites()
         self.items = self._read_items()
         self.renderer = Renderer(study.model.path, study.model.max_model_len, study.respond.max_tokens)
@@ -65,10 +71,6 @@ class StudyRun:
                 raise ConfigError(
                     f"select.top_k: {section.top_k} is more than the {size} neurons of the model; lower it"
                 )
-        if study.capture.phase == "response" and study.respond.max_tokens < 2:
-            raise ConfigError(
-                "respond.max_tokens: 1 leaves nothing to count, an answer's last token never is; raise it"
-            )
         if study.split and study.capture.rows == "none":
             raise ConfigError("capture.rows: split needs per-question rows; set rows: full, or split: false")
         if study.split:
@@ -183,6 +185,8 @@ class StudyRun:
             compiled=cluster.compiled,
             fold=cluster.fold,
             cpu_threads=cluster.cpu_threads,
+            fingerprint=self.checkpoint.fingerprint,
+            tokenizer=self.checkpoint.tokenizer,
         )
         return Fleet(
             options,
@@ -191,6 +195,7 @@ class StudyRun:
             debug,
             max_engines=cluster.max_engines,
             policy=Policy(cluster.max_attempts, deadline_s=cluster.deadline_s, drain_s=cluster.drain_s),
+            on_progress=ProgressFile(self.folder / progress_file.NAME),
             gpus_per_engine=cluster.gpus_per_engine,
             bind_cores=cluster.bind_cores,
             dashboard_host=cluster.dashboard_host if cluster.dashboard else None,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harvest.errors import SelectionError
+
+_ROWS = 1024
+# that are Python's objects at once
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -22,6 +27,20 @@ def write_table(path: Path, table: pa.Table) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def table_of(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """The rows as a table, made a part at a time: as Python's objects all at once they would take ten times as much."""
+    left, parts = iter(rows), [schema.empty_table()]
+    while some := list(islice(left, _ROWS)):
+        parts.append(pa.Table.from_pylist(some, schema=schema))
+    return pa.concat_tables(parts)
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """A table's rows, made a part at a time."""
+    for batch in table.to_batches(max_chunksize=_ROWS):
+        yield from batch.to_pylist()
 
 
 def read_table(path: Path, columns: Collection[str], stage: str) -> pa.Table:

@@ -24,6 +24,8 @@ class Actor:
     # in flight, in the order they were handed over
     since: float | None = None
     # when what it does now can have begun; None: it does nothing
+    watched: bool = False
+    # a look at its clock is planned
     failed_in_row: set[str] = field(default_factory=set)
     listing: int = 0
     # the number under which it is listed as free; 0: it is not
@@ -98,7 +100,11 @@ class Roster:
         depth = len(actor.jobs)
         if actor.ready and depth < len(self._free) and not any(job.alone for job in actor.jobs):
             actor.listing = self._last_listing = self._last_listing + 1
-            heappush(self._free[depth], (actor.held_cost, actor.listing, actor))
+            heap = self._free[depth]
+            heappush(heap, (actor.held_cost, actor.listing, actor))
+            if len(heap) > 2 * len(self.actors) + 8:  # half of it is void: it must not grow with the run
+                heap[:] = [entry for entry in heap if entry[2].listing == entry[1]]
+                heapify(heap)
         else:
             actor.listing = 0
 

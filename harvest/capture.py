@@ -10,34 +10,47 @@ the histogram, B bins.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cluster.task import Task
 from harvest.fleet import Fleet
-from harvest.provenance import provenance
+from harvest.provenance import Pass, Source, provenance, timed
 from harvest.stats.histogram import HistogramPlan
 from harvest.stats.rows import RequestRows
 from harvest.store.arrays import write_group
 from harvest.store.commit import Store
 from harvest.store.key import digest, question_blocks, unit_name
-from harvest.store.units import Content, Labels, histogram_unit, maxima_unit, moments_unit, rows_unit, sites
+from harvest.store.units import Labels, histogram_unit, maxima_unit, moments_unit, rows_unit, sites
 from harvest.types import Completion, Prompt, Text, phase_span
 
 if TYPE_CHECKING:
     from harvest.engine.engine import Engine
-
-Source = dict[str, object]
-# where a result came from
 
 ACTIVATION = "act(gate)"
 # before the product with up, before this layer's edit, in the model's dtype
 _VERSION = {"moments": 2, "rows": 2, "maxima": 1, "histogram": 1}
 # of a kind's meaning: raise it when the same tokens would give other numbers, or a unit would say other things
 _OF_ROWS = {"moments": moments_unit, "rows": rows_unit, "maxima": maxima_unit}
+KINDS_OF_ROWS = tuple(_OF_ROWS)
 # the kinds that come from one pass
+_OF_PLAN = ("histogram",)
+# and the one that has a pass of its own
+
+
+class Prompted(Protocol):
+    """Whatever has a prompt."""
+
+    @property
+    def prompt(self) -> Prompt: ...
+
+
+Member = TypeVar("Member", bound=Prompted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,7 @@ class Answered:
 def text_of(answered: Answered, phase: str) -> Text:
     """What is forwarded and counted; the answer's last token is never forwarded when sampled, so it never counts."""
     prompt = answered.prompt.token_ids
-    tokens = prompt + answered.completion.token_ids[:-1]
+    tokens = [*prompt, *answered.completion.token_ids[:-1]]
     return Text(tokens, *phase_span(phase, len(prompt), len(tokens)))
 
 
@@ -94,63 +107,94 @@ class Block:
         """Tokens that must be counted."""
         return sum(text.planned for text in self.texts)
 
+    @property
+    def forwarded(self) -> int:
+        """Tokens that a pass forwards; a text with nothing to count is left out."""
+        return sum(len(text.token_ids) for text in self.texts if text.planned)
+
     def labels(self, layers: tuple[int, ...]) -> Labels:
         return Labels(self.group, self.question_ids, self.description_ids, layers)
 
 
-def commit_rows(store: Store, block: Block, rows: RequestRows, layers: tuple[int, ...], source: Source) -> None:
-    """Commit every unit of the block that comes from its rows."""
-    for kind in (kind for kind in block.units if kind in _OF_ROWS):
-        _commit(store, block.units[kind], _OF_ROWS[kind](block.labels(layers), rows), source)
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one pass over a block's texts gave, and the kinds it was made for."""
+
+    kinds: tuple[str, ...]
+    result: RequestRows | NDArray[np.int64]
+    # the histogram's counts_NB, where it is for that kind
+    layers: tuple[int, ...]
+    source: Source
+    tokens: int
+    # forwarded
 
 
-def _commit(store: Store, unit: str, content: Content, source: Source) -> None:
-    arrays, attributes = content
-    store.commit(unit, ".zarr", partial(write_group, arrays=arrays, attributes=attributes), source)
+def commit_measured(store: Store, block: Block, measured: Measured) -> None:
+    """Commit the block's units of the kinds that the pass was made for."""
+    for kind in measured.kinds:
+        if isinstance(measured.result, RequestRows):
+            arrays, attributes = _OF_ROWS[kind](block.labels(measured.layers), measured.result)
+        else:
+            assert block.histogram is not None
+            arrays, attributes = histogram_unit(block.group, block.histogram, measured.result, block.planned)
+        write = partial(write_group, arrays=arrays, attributes=attributes)
+        store.commit(block.units[kind], ".zarr", write, measured.source)
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureTask:
-    """A block for one engine; running it commits the units that are asked for."""
+    """One pass over a block, for one engine: the histogram's, or the one that all other kinds come from."""
 
     block: Block
-    units: Mapping[str, str]
-    # those of the block that are not committed yet
+    kinds: tuple[str, ...]
+    # not committed yet when the task was made
     store: Store
 
-    def run(self, engine: Engine) -> int:
-        """Tokens counted."""
-        source = provenance(engine.provenance, mode="replay")
-        for kind, content in self._measured(engine):
-            _commit(self.store, self.units[kind], content, source)
-        return self.block.planned
+    @property
+    def unit(self) -> str:
+        """Names the task."""
+        return self.block.units[self.kinds[0]]
 
-    def _measured(self, engine: Engine) -> Iterator[tuple[str, Content]]:
-        """Each kind that is asked for, with what its unit holds; a pass that none of them needs is not made."""
+    def measure(self, engine: Engine) -> Measured | None:
+        """The pass, unless all that it is for has been committed since the task was made."""
+        kinds = tuple(kind for kind in self.kinds if self.store.find(self.block.units[kind]) is None)
+        if not kinds:
+            return None
+        result, wall_s = timed(partial(self._pass, engine))
+        work = Pass("replay", wall_s, self.block.forwarded)
+        return Measured(kinds, result, engine.layers, provenance(engine.provenance, work), work.tokens)
+
+    def _pass(self, engine: Engine) -> RequestRows | NDArray[np.int64]:
         block = self.block
-        of_rows = [kind for kind in self.units if kind in _OF_ROWS]
-        if of_rows:
-            rows = engine.capture(block.texts)
-            for kind in of_rows:
-                yield kind, _OF_ROWS[kind](block.labels(engine.layers), rows)
-        if "histogram" in self.units:
-            assert block.histogram is not None
-            counts_NB = engine.histogram(block.texts, block.histogram)
-            yield "histogram", histogram_unit(block.group, block.histogram, counts_NB, block.planned)
+        if self.kinds != _OF_PLAN:
+            return engine.capture(block.texts)
+        assert block.histogram is not None
+        return engine.histogram(block.texts, block.histogram)
+
+    def keep(self, measured: Measured | None) -> int:
+        """Commit what was measured; the tokens that were forwarded for it."""
+        if measured is None:
+            return 0
+        commit_measured(self.store, self.block, measured)
+        return measured.tokens
 
 
 def plan_blocks(answered: Iterable[Answered], capturing: Capturing) -> list[Block]:
     """The blocks in key order: by group, then by the questions' hashes. Opposing aspects share their blocks."""
-    by_group: dict[str, dict[str, Answered]] = defaultdict(dict)
-    for each in answered:
-        by_group[each.prompt.group][each.prompt.question_id] = each
     own = {kind: _own(kind, capturing) for kind in capturing.kinds}
-    blocks = []
-    for group, by_question in sorted(by_group.items()):
-        for question_ids in question_blocks(by_question):
-            members = [by_question[question_id] for question_id in question_ids]
-            blocks.append(_block(group, question_ids, members, capturing, own))
-    return blocks
+    return [_block(members, capturing, own) for members in cut_blocks(answered)]
+
+
+def cut_blocks(every: Iterable[Member]) -> list[tuple[Member, ...]]:
+    """Prompts, answered or not, in the blocks that capture has, each in the order of its questions."""
+    by_group: dict[str, dict[str, Member]] = defaultdict(dict)
+    for each in every:
+        by_group[each.prompt.group][each.prompt.question_id] = each
+    return [
+        tuple(by_question[question_id] for question_id in question_ids)
+        for _, by_question in sorted(by_group.items())
+        for question_ids in question_blocks(by_question)
+    ]
 
 
 def _own(kind: str, capturing: Capturing) -> dict[str, object]:
@@ -159,13 +203,9 @@ def _own(kind: str, capturing: Capturing) -> dict[str, object]:
     return version | ({"histogram": capturing.content()["histogram"]} if kind == "histogram" else {})
 
 
-def _block(
-    group: str,
-    question_ids: tuple[str, ...],
-    members: Sequence[Answered],
-    capturing: Capturing,
-    own: Mapping[str, Mapping[str, object]],
-) -> Block:
+def _block(members: Sequence[Answered], capturing: Capturing, own: Mapping[str, Mapping[str, object]]) -> Block:
+    group = members[0].prompt.group
+    question_ids = tuple(member.prompt.question_id for member in members)
     texts = tuple(text_of(member, capturing.phase) for member in members)
     description_ids = tuple(member.description_id for member in members)
     content = {
@@ -184,13 +224,15 @@ def _block(
 
 
 def missing_tasks(blocks: Sequence[Block], store: Store) -> list[CaptureTask]:
-    """One task for each block of which a unit is not committed."""
+    """One task for each pass over a block of which a unit is not committed."""
     committed = store.committed(unit for block in blocks for unit in block.units.values())
     tasks = []
     for block in blocks:
-        wanted = {kind: unit for kind, unit in block.units.items() if unit not in committed}
-        if wanted:
-            tasks.append(CaptureTask(block, wanted, store))
+        missing = [kind for kind, unit in block.units.items() if unit not in committed]
+        for of_pass in (KINDS_OF_ROWS, _OF_PLAN):
+            kinds = tuple(kind for kind in missing if kind in of_pass)
+            if kinds:
+                tasks.append(CaptureTask(block, kinds, store))
     return tasks
 
 
@@ -199,8 +241,5 @@ def capture(blocks: Sequence[Block], store: Store, fleet: Fleet) -> None:
 
     Raises UnitsFailed if some could not be captured; the others are kept.
     """
-    tasks = [
-        Task(task.block.units["moments"], task, cost=float(sum(len(text.token_ids) for text in task.block.texts)))
-        for task in missing_tasks(blocks, store)
-    ]
-    fleet.run("capture", tasks)
+    tasks = missing_tasks(blocks, store)
+    fleet.run("capture", [Task(task.unit, task, cost=float(task.block.forwarded)) for task in tasks])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from cluster.task import Task
 from harvest.fleet import Fleet
-from harvest.provenance import provenance
+from harvest.provenance import Pass, Source, provenance, timed
 from harvest.store.commit import Commit, Store
 from harvest.store.key import digest, unit_name
 from harvest.types import Completion, Request, Sampling
@@ -62,9 +62,7 @@ def answers_unit(keys: Sequence[str]) -> str:
     return unit_name("answers", {"answers": list(keys)})
 
 
-def commit_answers(
-    store: Store, keys: Sequence[str], completions: Sequence[Completion], source: dict[str, object]
-) -> None:
+def commit_answers(store: Store, keys: Sequence[str], completions: Sequence[Completion], source: Source) -> None:
     columns = {
         "answer_key": list(keys),
         "token_ids": [list(completion.token_ids) for completion in completions],
@@ -76,8 +74,19 @@ def commit_answers(
 
 
 @dataclass(frozen=True, slots=True)
+class Generated:
+    """Answers that are not committed yet."""
+
+    keys: tuple[str, ...]
+    completions: list[Completion]
+    source: Source
+    tokens: int
+    # forwarded and sampled
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationTask:
-    """Some requests for one engine; running it commits their answers."""
+    """Some requests for one engine; keeping it commits their answers."""
 
     keys: tuple[str, ...]
     requests: tuple[Request, ...]
@@ -88,10 +97,24 @@ class GenerationTask:
     def unit(self) -> str:
         return answers_unit(self.keys)
 
-    def run(self, engine: Engine) -> str:
-        completions = engine.answer(self.requests, self.sampling)
-        commit_answers(self.store, self.keys, completions, provenance(engine.provenance))
-        return self.unit
+    def measure(self, engine: Engine) -> Generated | None:
+        """The answers that nobody has committed since the task was made; None if all are there."""
+        there = answered_by_now(self.store, self.keys)
+        asked = {key: request for key, request in zip(self.keys, self.requests, strict=True) if key not in there}
+        if not asked:
+            return None
+        requests = tuple(asked.values())
+        completions, wall_s = timed(lambda: engine.answer(requests, self.sampling))
+        prefilled = sum(len(request.prompt_token_ids) for request in requests)
+        work = Pass("generate", wall_s, prefilled, sum(len(done.token_ids) for done in completions))
+        return Generated(tuple(asked), completions, provenance(engine.provenance, work), work.tokens)
+
+    def keep(self, measured: Generated | None) -> int:
+        """Commit what was generated; the tokens that were forwarded and sampled for it."""
+        if measured is None:
+            return 0
+        commit_answers(self.store, measured.keys, measured.completions, measured.source)
+        return measured.tokens
 
 
 class Answers:
@@ -100,9 +123,18 @@ class Answers:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._home: dict[str, Commit] = {}
-        for commit in store.commits("answers"):
+        self._read: set[str] = set()
+        # units
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See what was committed since; a commit never changes, so each is read once."""
+        for commit in self._store.commits("answers", self._read):
+            self._read.add(commit.unit)
             for key in commit.members:
-                self._home.setdefault(key, commit)
+                known = self._home.setdefault(key, commit)
+                if (commit.created_ns, commit.unit) < (known.created_ns, known.unit):
+                    self._home[key] = commit
 
     def __contains__(self, key: str) -> bool:
         return key in self._home
@@ -120,11 +152,34 @@ class Answers:
         return found
 
 
+@cache
+def _seen_here(store: Store) -> Answers:
+    return Answers(store)
+
+
+def answered_by_now(store: Store, keys: Iterable[str]) -> set[str]:
+    """Those of the keys whose answers are committed; cheap to ask again and again in one process."""
+    answers = _seen_here(store)
+    answers.refresh()
+    return {key for key in keys if key in answers}
+
+
 def pending(requests: Sequence[Request], generation: Generation, store: Store) -> dict[str, Request]:
     """The requests whose answers no study has made yet, by key, each once, in the order asked."""
-    answers = Answers(store)
-    keyed = {generation.key(request): request for request in requests}
-    return {key: request for key, request in keyed.items() if key not in answers}
+    return _pending(_keyed(requests, generation), Answers(store))
+
+
+def _keyed(requests: Sequence[Request], generation: Generation) -> list[tuple[str, Request]]:
+    return [(generation.key(request), request) for request in requests]
+
+
+def _pending(keyed: Iterable[tuple[str, Request]], answers: Answers) -> dict[str, Request]:
+    return {key: request for key, request in dict(keyed).items() if key not in answers}
+
+
+def answers_plan(requests: Sequence[Request], generation: Generation) -> dict[str, object]:
+    """The answers that are asked for, as a plan names them: by key, each once."""
+    return {"answers": list(dict(_keyed(requests, generation)))}
 
 
 def generate(
@@ -134,14 +189,17 @@ def generate(
 
     Raises UnitsFailed if some could not be generated; the others are kept.
     """
-    missing = list(pending(requests, generation, store).items())
+    keyed, answers = _keyed(requests, generation), Answers(store)
+    missing = list(_pending(keyed, answers).items())
     size = min(_REQUESTS_PER_TASK, max(1, -(-len(missing) // fleet.num_engines)))
     tasks = []
     for start in range(0, len(missing), size):
         keys, some = zip(*missing[start : start + size], strict=True)
         task = GenerationTask(keys, some, generation.sampling, store)
-        tasks.append(Task(task.unit, task, cost=float(sum(len(request.prompt_token_ids) for request in some))))
+        # tokens, at most
+        cost = sum(len(request.prompt_token_ids) + generation.sampling.max_tokens for request in some)
+        tasks.append(Task(task.unit, task, cost=float(cost)))
     fleet.run(stage, tasks)
-    keys_asked = [generation.key(request) for request in requests]
-    found = Answers(store).read(keys_asked)
-    return [found[key] for key in keys_asked]
+    answers.refresh()
+    found = answers.read(key for key, _ in keyed)
+    return [found[key] for key, _ in keyed]

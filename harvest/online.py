@@ -8,18 +8,17 @@ name; each commit says which it was.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.task import Task
-from harvest.capture import Answered, Capturing, commit_rows, plan_blocks
+from harvest.capture import KINDS_OF_ROWS, Answered, Capturing, Measured, commit_measured, cut_blocks, plan_blocks
 from harvest.fleet import Fleet
-from harvest.generate import Generation, answers_unit, commit_answers, generate, pending
-from harvest.provenance import provenance
+from harvest.generate import Generation, answered_by_now, answers_unit, commit_answers, generate, pending
+from harvest.provenance import Pass, Source, provenance, timed
+from harvest.stats.rows import RequestRows
 from harvest.store.commit import Store
-from harvest.store.key import question_blocks
 from harvest.types import Completion, Prompt, Request
 
 if TYPE_CHECKING:
@@ -37,36 +36,66 @@ class Asked:
     description_id: str = ""
 
 
+Block = tuple[Asked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What one pass gave: the answers of some blocks, one after the other, and a row of each."""
+
+    blocks: tuple[Block, ...]
+    completions: list[Completion]
+    rows: RequestRows
+    layers: tuple[int, ...]
+    source: Source
+    tokens: int
+    # forwarded and sampled
+
+
 @dataclass(frozen=True, slots=True)
 class OnlineTask:
-    """Some blocks of prompts for one engine; running it commits their statistics, then their answers."""
+    """Some blocks of prompts for one engine; keeping it commits their statistics, then their answers."""
 
-    blocks: tuple[tuple[Asked, ...], ...]
+    blocks: tuple[Block, ...]
     generation: Generation
     capturing: Capturing
     store: Store
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(key for block in self.blocks for key in _keys(block, self.generation))
+        return _keys(self.blocks, self.generation)
 
-    def run(self, engine: Engine) -> int:
-        """Tokens counted."""
-        prompts = [asked.prompt.token_ids for block in self.blocks for asked in block]
-        completions, rows = engine.answer_and_capture(prompts, self.generation.sampling, self.capturing.phase)
-        source = provenance(engine.provenance, mode="online")
+    def measure(self, engine: Engine) -> Answering | None:
+        """Answers and rows of those blocks of which nobody has answered a prompt since; None if there are none."""
+        there = answered_by_now(self.store, self.keys)
+        blocks = tuple(block for block in self.blocks if there.isdisjoint(_keys([block], self.generation)))
+        if not blocks:
+            return None
+        prompts = [asked.prompt.token_ids for block in blocks for asked in block]
+        sampling, phase = self.generation.sampling, self.capturing.phase
+        (completions, rows), wall_s = timed(lambda: engine.answer_and_capture(prompts, sampling, phase))
+        work = Pass("online", wall_s, sum(map(len, prompts)), sum(len(done.token_ids) for done in completions))
+        source = provenance(engine.provenance, work)
+        return Answering(blocks, completions, rows, engine.layers, source, work.tokens)
+
+    def keep(self, measured: Answering | None) -> int:
+        """Commit what was measured; the tokens that were forwarded and sampled for it."""
+        if measured is None:
+            return 0
         done = 0
-        for block in self.blocks:
+        for block in measured.blocks:
             here = slice(done, done + len(block))
             answered = [
                 Answered(asked.prompt, completion, asked.description_id)
-                for asked, completion in zip(block, completions[here], strict=True)
+                for asked, completion in zip(block, measured.completions[here], strict=True)
             ]
             (planned,) = plan_blocks(answered, self.capturing)
-            commit_rows(self.store, planned, rows.of(here), engine.layers, source)
+            kinds = tuple(kind for kind in planned.units if kind in KINDS_OF_ROWS)
+            counted = Measured(kinds, measured.rows.of(here), measured.layers, measured.source, measured.tokens)
+            commit_measured(self.store, planned, counted)
             done = here.stop
-        commit_answers(self.store, self.keys, completions, source)
-        return int(rows.num_tokens_Q.sum())
+        commit_answers(self.store, _keys(measured.blocks, self.generation), measured.completions, measured.source)
+        return measured.tokens
 
 
 def answer_online(
@@ -78,48 +107,46 @@ def answer_online(
     """
     requests = [Request(each.prompt.token_ids) for each in asked]
     missing = pending(requests, generation, store)
-    blocks = _without_repeats(
-        [block for block in _blocks(asked) if all(key in missing for key in _keys(block, generation))], generation
-    )
+    blocks = unanswered_blocks(asked, missing, generation)
     tasks = [OnlineTask(some, generation, capturing, store) for some in _packed(blocks)]
-    fleet.run(
-        "respond",
-        [Task(answers_unit(task.keys), task, cost=float(sum(map(len, task.blocks)))) for task in tasks],
-    )
+    fleet.run("respond", [Task(answers_unit(task.keys), task, cost=_cost(task)) for task in tasks])
     return generate("respond", requests, generation, store, fleet)
 
 
-def _without_repeats(blocks: Iterable[tuple[Asked, ...]], generation: Generation) -> list[tuple[Asked, ...]]:
-    """The blocks that ask something no block before them asks; an answer is generated once, and replayed elsewhere."""
+def unanswered_blocks(asked: Iterable[Asked], missing: Container[str], generation: Generation) -> list[Block]:
+    """The blocks that are answered and counted at once: all of their answers are missing.
+
+    Of blocks that ask the same, the first: an answer is generated once, and replayed elsewhere.
+    """
     seen: set[str] = set()
     kept = []
-    for block in blocks:
-        keys = set(_keys(block, generation))
-        if not keys & seen:
-            kept.append(block)
-        seen |= keys
+    for block in cut_blocks(asked):
+        keys = _keys([block], generation)
+        if all(key in missing for key in keys):
+            if seen.isdisjoint(keys):
+                kept.append(block)
+            seen.update(keys)
     return kept
 
 
-def _keys(block: Iterable[Asked], generation: Generation) -> list[str]:
-    return [generation.key(Request(asked.prompt.token_ids)) for asked in block]
+def _keys(blocks: Iterable[Block], generation: Generation) -> tuple[str, ...]:
+    return tuple(generation.key(Request(asked.prompt.token_ids)) for block in blocks for asked in block)
 
 
-def _blocks(asked: Iterable[Asked]) -> list[tuple[Asked, ...]]:
-    """The blocks that capture will have, each in the order of its questions."""
-    by_group: dict[str, dict[str, Asked]] = defaultdict(dict)
-    for each in asked:
-        by_group[each.prompt.group][each.prompt.question_id] = each
-    return [
-        tuple(by_question[question_id] for question_id in question_ids)
-        for _, by_question in sorted(by_group.items())
-        for question_ids in question_blocks(by_question)
-    ]
+def _cost(task: OnlineTask) -> float:
+    """Tokens, at most."""
+    return float(
+        sum(
+            len(asked.prompt.token_ids) + task.generation.sampling.max_tokens
+            for block in task.blocks
+            for asked in block
+        )
+    )
 
 
-def _packed(blocks: Iterable[tuple[Asked, ...]]) -> list[tuple[tuple[Asked, ...], ...]]:
+def _packed(blocks: Iterable[Block]) -> list[tuple[Block, ...]]:
     """Blocks side by side in as few tasks as keep their order and the bound."""
-    tasks: list[list[tuple[Asked, ...]]] = []
+    tasks: list[list[Block]] = []
     room = 0
     for block in blocks:
         if not tasks or len(block) > room:

@@ -43,6 +43,11 @@ def narrowed(rows: RequestRows, widths: Sequence[int]) -> RequestRows:
     return RequestRows(rows.num_tokens_Q, *floats, positive_QLF, argmax_QLF)
 
 
+def run_task(task: Any, engine: Any) -> int:
+    """Both steps of a task, as an engine's seat takes them."""
+    return task.keep(task.measure(engine))
+
+
 @dataclass
 class MadeUpEngine:
     """An engine whose statistics are made up: what is tested is what becomes of them."""

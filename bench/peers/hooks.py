@@ -86,7 +86,7 @@ def forward(model: Any, recorder: Recorder, texts: Sequence[Text], size: int) ->
     in_order = sorted(enumerate(texts), key=lambda each: len(each[1].token_ids))
     for start in range(0, len(in_order), size):
         recorder.batch = in_order[start : start + size]
-        ids = [torch.tensor(text.token_ids) for _, text in recorder.batch]
+        ids = [torch.tensor(list(text.token_ids)) for _, text in recorder.batch]
         padded_BT = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
         # padded on the right, a causal model's real tokens never see the padding; no mask is the faster attention
         with torch.inference_mode():

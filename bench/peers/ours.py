@@ -70,5 +70,5 @@ def _respond_and_replay(engine: Engine, workload: Workload, groups: int) -> None
 
 def _text(prompt: tuple[int, ...], completion: Completion) -> Text:
     # the last sampled token is never forwarded
-    tokens = prompt + completion.token_ids[:-1]
+    tokens = (*prompt, *completion.token_ids[:-1])
     return Text(tokens, len(prompt), len(tokens))

@@ -49,6 +49,10 @@ class EngineOptions:
     # on the CPU; a GPU gives what is left
     extra: dict[str, object] = field(default_factory=dict)
     # passed to vllm.LLM as they are
+    fingerprint: str | None = None
+    # of the checkpoint that was planned for, and no other is run; None: whatever is there
+    tokenizer: str | None = None
+    # digest of the one that was planned for, likewise
 
     @property
     def num_ranks(self) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harvest.engine.options import EngineOptions
 from harvest.errors import ModelError
-from harvest.models.checkpoint import read_config
+from harvest.models.checkpoint import read_checkpoint, read_config
 
 _QUANTIZED = ("quantization_config", "compression_config")
 _QUANTIZED_FILES = ("hf_quant_config.json", "quantize_config.json")
@@ -37,6 +38,24 @@ def refuse_unsupported(model: Path, extra: Mapping[str, object]) -> None:
             raise ModelError(
                 f"{place}:{field}: only text models were shown to be probed right, not the text part of "
                 f"{_class_of(config)}; save its language model as a checkpoint of its own"
+            )
+
+
+def refuse_another_checkpoint(options: EngineOptions) -> None:
+    """Raises ModelError unless the folder holds, at this moment, what the options name.
+
+    A file from 256 MB on is hashed once per machine and change of it; after that its digest is remembered.
+    """
+    planned = {"fingerprint": options.fingerprint, "tokenizer": options.tokenizer}
+    if not any(planned.values()):
+        return
+    found = read_checkpoint(options.model)
+    for name, wanted in planned.items():
+        if wanted is not None and getattr(found, name) != wanted:
+            raise ModelError(
+                f"{options.model}: is not the model that was planned with ({name} {getattr(found, name)}, planned "
+                f"{wanted}): it was changed during the run, or this machine has another copy; make all copies alike "
+                "and run the same command again"
             )
 
 

@@ -1,4 +1,8 @@
-"""What sits in an actor: an engine that runs whatever task it is handed. Importing this loads no vLLM."""
+"""What sits in an actor: an engine that runs whatever task it is handed. Importing this loads no vLLM.
+
+A task has two steps: measuring, always in the engine's one thread, and keeping, in the thread that called. While one
+caller commits what it measured, another's measuring goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,27 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harvest.engine.options import EngineOptions, bound_cores, engine_environment
+from harvest.engine.refusals import refuse_another_checkpoint
 from harvest.engine.versions import check_versions
 from harvest.provenance import versions
 
 if TYPE_CHECKING:
     from harvest.engine.engine import Engine
 
+_MAX_HELD = 2
+# tasks between the start of measuring and the end of keeping, each with its rows in memory
+
 
 class EngineTask(Protocol):
     """A generation or a capture: both know what to do with an engine."""
 
-    def run(self, engine: Engine) -> Any: ...
+    def measure(self, engine: Engine) -> Any: ...
+
+    def keep(self, measured: Any) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +43,50 @@ class EngineSeat:
 
     def __call__(self, index: int) -> SeatedEngine:
         check_versions(self.versions, versions())
-        return SeatedEngine(self.options, index)
+        # torch and CUDA keep state by thread: whatever touches the engine does so in this one
+        thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        try:
+            engine = thread.submit(open_engine, self.options, index).result()
+        except BaseException:
+            thread.shutdown()
+            raise
+        return SeatedEngine(engine, thread)
 
 
 class SeatedEngine:
-    """May be called by several threads; the engine is opened, used and closed in one of its own."""
+    """Runs tasks; may be called from any number of threads."""
 
-    def __init__(self, options: EngineOptions, place: int) -> None:
-        self._thread = ThreadPoolExecutor(1)
-        self._engine = self._thread.submit(open_engine, options, place).result()
+    def __init__(self, engine: Engine, thread: ThreadPoolExecutor) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._room = BoundedSemaphore(_MAX_HELD)
 
-    def __call__(self, task: EngineTask) -> Any:
-        return self._thread.submit(task.run, self._engine).result()
+    def __call__(self, task: EngineTask) -> int:
+        """Tokens that the engine worked on; raises what either step raises."""
+        with self._room:
+            measured = self._thread.submit(task.measure, self._engine).result()
+            return task.keep(measured)
 
     def close(self) -> None:
-        self._thread.submit(self._engine.close).result()
-        self._thread.shutdown()
+        try:
+            self._thread.submit(self._engine.close).result()
+        finally:
+            self._thread.shutdown()
 
 
 def open_engine(options: EngineOptions, place: int = 0) -> Engine:
-    """An open engine in this process; the environment it needs is set first, because vLLM reads it when imported."""
+    """An open engine in this process; the environment it needs is set first, because vLLM reads it when imported.
+
+    Raises ModelError unless the checkpoint is the one that the options name, as it was before and after it was loaded.
+    """
     os.environ.update(engine_environment(options) | bound_cores(options, place))
+    refuse_another_checkpoint(options)
     from harvest.engine.engine import Engine
 
-    return Engine(options)
+    engine = Engine(options)
+    try:
+        refuse_another_checkpoint(options)
+    except BaseException:
+        engine.close()
+        raise
+    return engine

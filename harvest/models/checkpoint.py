@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fcntl import LOCK_EX, flock
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ _MAX_HEADER_BYTES = 100_000_000
 # the limit of the safetensors format
 _CACHED_FROM_BYTES = 1 << 28
 # smaller files are hashed in well under a second
+_READERS = 8
 
 # one size has several names, the first of them the usual one; GPT-2's line and OPT use the others
 _LAYERS = ("num_hidden_layers", "n_layer")
@@ -87,10 +91,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _digest_of(files: list[Path]) -> str:
     """One digest over the names and contents of those files that are there."""
+    there = [file for file in files if file.is_file()]
     digest = blake2b(digest_size=20)
-    for file in files:
-        if file.is_file():
-            digest.update(file.name.encode() + b"\0" + _file_digest(file).encode())
+    # hashing lets other threads run: the shards of a large model are read side by side
+    with ThreadPoolExecutor(_READERS) as readers:
+        for file, hexdigest in zip(there, readers.map(_file_digest, there), strict=True):
+            digest.update(file.name.encode() + b"\0" + hexdigest.encode())
     return digest.hexdigest()
 
 
@@ -174,19 +180,39 @@ def _check_safetensors(file: Path) -> None:
 
 
 def _file_digest(file: Path) -> str:
-    """Digest of the content; for large files remembered by path, size and time of change."""
-    stat = file.stat()
-    if stat.st_size < _CACHED_FROM_BYTES:
+    """Digest of the content; for large files remembered by what the file system says of them."""
+    state = _state(file)
+    if file.stat().st_size < _CACHED_FROM_BYTES:
         return _hash(file)
-    name = blake2b(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(), digest_size=20).hexdigest()
+    name = blake2b(f"{file.resolve()}\0{state}".encode(), digest_size=20).hexdigest()
     remembered = cache_folder() / "fingerprints" / name
-    if remembered.is_file():
-        return remembered.read_text()
-    digest = _hash(file)
-    # a home that cannot be written costs time, not the run
-    with suppress(OSError):
-        _remember(remembered, digest)
+    # engines that start side by side wait for the one that hashes
+    with _alone(cache_folder() / "locks" / name):
+        if remembered.is_file():
+            return remembered.read_text()
+        digest = _hash(file)
+        if _state(file) != state:
+            raise ModelError(f"{file}: was written to while it was read; wait until the checkpoint is whole")
+        # a home that cannot be written costs time, not the run
+        with suppress(OSError):
+            _remember(remembered, digest)
     return digest
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """What no write leaves as it was, not even one that restores the size and the time of change."""
+    stat = file.stat()
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """A time in which no other process of this machine has the lock; without a lock where none can be made."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            flock(held.enter_context(lock.open("w")), LOCK_EX)
+        yield
 
 
 def _remember(remembered: Path, digest: str) -> None:

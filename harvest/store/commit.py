@@ -14,7 +14,7 @@ are harmless. This survives the death of processes; a power cut only in a bucket
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -102,14 +102,15 @@ class Store:
         """Those of the units that have a commit."""
         return set(units) & {name for name in self._committed() if is_unit(name)}
 
-    def commits(self, kind: str) -> list[Commit]:
-        """Every commit of a kind, in an order that all who see the same commits agree on.
+    def commits(self, kind: str, known: Container[str] = ()) -> list[Commit]:
+        """Every commit of a kind but those of the known units, in an order that all who see the same agree on.
 
         By the time that each writer's clock showed, then by name: about the order in which they were made. Two runs
         that make the same answers at the same time commit both, and as clocks differ and jump, the later one can come
         to stand first.
         """
-        names = [name for name in self._committed() if name.startswith(f"{kind}-") and is_unit(name)]
+        every = (name for name in self._committed() if name not in known)
+        names = [name for name in every if name.startswith(f"{kind}-") and is_unit(name)]
         found = [one for one in self.find_all(names) if one is not None]
         return sorted(found, key=lambda one: (one.created_ns, one.unit))
 

@@ -17,6 +17,7 @@ MAX_BLOCK = 64
 # questions
 CLOSE_EVERY = 32
 # a question closes its block where its hash is a multiple of this
+_DIGEST = re.compile(r"[0-9a-f]{40}")
 _UNIT = re.compile(rf"({'|'.join(sorted(KINDS))})-[0-9a-f]{{40}}")
 
 
@@ -44,6 +45,11 @@ def _refuse_odd_keys(obj: object) -> None:
 def digest(obj: object) -> str:
     """40 hex digits: blake2b of the value's canonical JSON."""
     return blake2b(canonical_json(obj), digest_size=20).hexdigest()
+
+
+def is_digest(name: str) -> bool:
+    """Whether a text is a hash that digest gives."""
+    return _DIGEST.fullmatch(name) is not None
 
 
 def unit_name(kind: str, content: Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
+from captured import run_task
 from engine_cases import random_tokens
 
 from harvest.capture import Answered, Capturing, missing_tasks, plan_blocks
@@ -108,7 +109,7 @@ def test_from_answers_to_top_questions_and_quantiles(engine, tmp_path: Path):
     store = Store(tmp_path)
     blocks = plan_blocks(answered, capturing)
     for task in missing_tasks(blocks, store):
-        task.run(engine)
+        run_task(task, engine)
     units = {kind: [block.units[kind] for block in blocks] for kind in capturing.kinds}
     merged = open_merged(merge_moments(store, units["moments"], {})).load()
     rows = open_rows(merge_rows(store, units["rows"], {}, units["maxima"])).load()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xarray as xr
-from captured import MadeUpEngine
+from captured import MadeUpEngine, run_task
 
 from analysis.responses import read_responses, write_responses
 from analysis.settings import Study
@@ -58,7 +58,7 @@ def captured(tmp_path: Path, model: Path, neurons: Path, capture: dict) -> tuple
     write_responses(run.folder / "responses.parquet", run.items, run.role_prompts, completions)
     engine = MadeUpEngine((3, 96), (0, 1, 2))
     for task in missing_tasks(plan_blocks(read_responses(run.folder / "responses.parquet"), run.capturing), run.store):
-        task.run(engine)
+        run_task(task, engine)
     with run.fleet(debug=False) as fleet:
         STAGES["capture"].work(run, fleet)
         assert not fleet.started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from analysis import demo, doctor
 from analysis.ablate import plan_trials, write_completions
 from analysis.interventions import conditions_for, fingerprint
 from analysis.neurons.neuron_set import NeuronSet
+from analysis.planned import planning
 from analysis.responses import read_responses, write_responses
 from analysis.run_folder import RunFolder, write_json
-from analysis.status import run_status
-from harvest.errors import DamagedStore, InputError, SelectionError
+from analysis.status import lines, run_status
+from harvest.errors import DamagedStore, InputError, SelectionError, StoreError, UnitsFailed
 from harvest.store.key import unit_name
 from harvest.types import Completion, EditPhase, Item, OptionOrder, Prompt
 
@@ -105,27 +107,113 @@ def started(tmp_path: Path) -> RunFolder:
 def test_status_counts_what_is_committed_of_the_plan(tmp_path: Path):
     store, folder = finished_store(tmp_path / "store"), started(tmp_path)
     done = [path.stem for path in Path(store.root).glob("commits/moments-*.json")]
-    plan = {"blocks": [{"group": "g", "units": {"moments": unit}} for unit in [*done, unit_name("moments", {"x": 1})]]}
-    write_json(folder / "plan.json", {"store": store.root, "plan": store.write_plan(plan), "quarantined": {"t": "NaN"}})
+    lost = unit_name("moments", {"x": 1})
+    plan = {"blocks": [{"group": "g", "units": {"moments": unit}} for unit in [*done, lost]]}
+    # one that was given up was committed since, by another study
+    given_up = {lost: "NaN", done[0]: "NaN"}
+    write_json(folder / "plan.json", {"store": store.root, "plan": store.write_plan(plan), "quarantined": given_up})
     status = run_status(folder.root)
     assert status == {
         "stages": [],
-        "units": {"done": 2, "missing": 1, "quarantined": ["t"]},
+        "units": {"done": 2, "missing": 1, "quarantined": [lost], "reasons": {lost: "g: NaN"}},
         "store": store.root,
         "merged": None,
         "rows": None,
         "histogram": None,
+        "answers": None,
+        "progress": None,
     }
-    write_json(folder / "capture.json", {"plan": "another", "merged": "m", "rows": None})
+    assert f"  {lost}: g: NaN" in lines(status)
+    views = {"merged": "m.zarr", "rows": None, "histogram": None}
+    write_json(folder / "capture.json", {"plan": "0" * 40, **views})
     assert run_status(folder.root) == status, "the views of other settings"
     key = json.loads((folder / "plan.json").read_text())["plan"]
-    write_json(folder / "capture.json", {"plan": key, "merged": "m", "rows": None})
+    write_json(folder / "capture.json", {"plan": key, **views})
     (folder / ".stages").mkdir()
     write_json(folder / ".stages/respond.json", {})
-    assert run_status(folder.root) == {**status, "merged": "m", "stages": ["respond"]}
+    assert run_status(folder.root) == {**status, "merged": "m.zarr", "stages": ["respond"]}
     for path in Path(store.root).glob("plans/*.json"):
         path.unlink()
     with pytest.raises(DamagedStore, match="is missing"):
+        run_status(folder.root)
+
+
+def test_status_counts_the_answers_of_each_stage_and_names_those_given_up(tmp_path: Path):
+    store, folder = finished_store(tmp_path / "store"), started(tmp_path)
+    failed = UnitsFailed("ablate: 1 task failed", {"answers-1": "OutOfMemory: 3"})
+    with pytest.raises(UnitsFailed), planning(folder, store, "ablate", {"answers": ["a", "b", "c"]}):
+        raise failed
+    with planning(folder, store, "respond", {"answers": ["b"]}):
+        pass
+    assert run_status(folder.root)["answers"] == {
+        "respond": {"done": 1, "missing": 0, "quarantined": [], "reasons": {}},
+        "ablate": {"done": 2, "missing": 1, "quarantined": ["answers-1"], "reasons": {"answers-1": "OutOfMemory: 3"}},
+    }
+    said = lines(run_status(folder.root))
+    assert "answers of ablate: 2 done, 1 missing, quarantined 1" in said
+    assert "  answers-1: OutOfMemory: 3" in said
+
+
+WHOLE = {
+    "plan.json": {"store": "/s", "plan": "0" * 40, "quarantined": {}},
+    "capture.json": {"plan": "0" * 40, "merged": "/m.zarr", "rows": None, "histogram": None},
+    "progress.json": {
+        "stage": "capture", "state": "done", "host": "h", "time": "t", "pid": 1, "process": None, "sequence": 1,
+        "done": 1, "total": 2, "engines": 1, "retries": 0, "quarantined": 0,
+        "tokens_done": 1.0, "tokens": 2, "elapsed_s": 1, "tokens_per_s": None, "eta_s": None,
+    },
+}  # fmt: skip
+RUBBISH = [
+    None,
+    7,
+    -1,
+    1e300,
+    10**400,
+    float("nan"),
+    True,
+    "",
+    "\0",
+    "\ud800",
+    "../..",
+    "/",
+    [],
+    {},
+    {"a": 1},
+    {"\0": ""},
+]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_rubbish_in_a_file_of_the_run_is_one_sentence_or_harmless(tmp_path: Path, name: str):
+    """Every field of every file, with values of every type; where a value passes it can be printed as JSON."""
+    folder = started(tmp_path)
+    (folder / ".stages").mkdir()
+    refused = []
+    for field, wrong in itertools.product(WHOLE[name], RUBBISH):
+        (folder / name).write_text(json.dumps({**WHOLE[name], field: wrong}))
+        try:
+            status = run_status(folder.root)
+        except (InputError, StoreError) as error:
+            refused.append(str(error))
+        else:
+            json.dumps(status, allow_nan=False, ensure_ascii=False).encode()
+            "\n".join(lines(status)).encode()
+    assert len(refused) >= 2 * len(WHOLE[name])
+    for sentence in refused:
+        sentence.encode()
+        assert "\n" not in sentence
+        assert str(folder / name) in sentence or "plans/" in sentence
+    for text in ("", "[]", "null", "{", "7", "[" * 100_000, "\xff"):
+        (folder / name).write_text(text, encoding="latin-1")
+        with pytest.raises(InputError, match=f"{name}: is not"):
+            run_status(folder.root)
+
+
+def test_a_plan_of_something_else_is_refused(tmp_path: Path):
+    store, folder = finished_store(tmp_path / "store"), started(tmp_path)
+    with planning(folder, store, "respond", {"answers": ["a"]}) as planned:
+        write_json(folder / "plan.json", {**planned, "quarantined": {}})
+    with pytest.raises(InputError, match=r"plan.json: names a plan without blocks; run `value-harvest capture"):
         run_status(folder.root)
 
 

@@ -240,6 +240,32 @@ def test_more_neurons_than_the_model_has_are_refused_before_anything_runs(desk: 
     assert desk.files() == before
 
 
+@pytest.mark.parametrize("command", ["respond", "capture", "select", "ablate", "score", "report", "run"])
+def test_answers_with_nothing_to_count_are_refused_by_every_stage(command: str, desk: Desk, say: Callable[..., Said]):
+    study, before = desk.study, desk.files()
+    one = ["--set", "respond.max_tokens=1"]
+    assert "respond.max_tokens: 1 leaves nothing to count" in refused(say(command, study, *one))
+    if command == "respond":
+        # a prompt's tokens can be counted
+        assert say(command, study, *one, "--set", "capture.phase=prompt", "--dry-run").code == 0
+    assert desk.files() == before
+
+
+@pytest.mark.parametrize("command", ["respond", "capture", "ablate", "run"])
+def test_a_dry_run_writes_nothing_and_says_what_would_be_done(command: str, desk: Desk, say: Callable[..., Said]):
+    desk.extra = "select: [{top_k: 5}]\nsplit: false\n"
+    study, before = desk.study, desk.files()
+    said = say(command, study, "--dry-run")
+    assert (said.code, said.err) == (0, "")
+    assert "tokens to prefill" in said.out
+    assert "no estimate: no commit of this model" in said.out
+    found = json.loads(say(command, study, "--dry-run", "--json").out)["stages"]
+    assert [one["stage"] for one in found] == (["respond", "capture", "ablate"] if command == "run" else [command])
+    assert all(one["prefill"] > 0 and one["seconds"] is None for one in found)
+    assert "--json: goes with --dry-run" in refused(say(command, study, "--json"))
+    assert desk.files() == before
+
+
 def test_a_folder_that_cannot_be_written_is_refused(desk: Desk, say: Callable[..., Said]):
     (desk.root / "file").write_text("")
     before = {**desk.files(), str(desk.study): desk.study.read_bytes()}
@@ -323,7 +349,8 @@ def test_verify_counts_what_is_damaged_and_exits_1(tmp_path: Path, say: Callable
 def test_status_is_for_people_and_for_programs(tmp_path: Path, say: Callable[..., Said]):
     (tmp_path / ".stages").mkdir()
     assert json.loads(say("status", tmp_path, "--json").out) == {
-        "stages": [], "units": None, "store": None, "merged": None, "rows": None, "histogram": None
+        "stages": [], "units": None, "store": None, "merged": None, "rows": None, "histogram": None,
+        "answers": None, "progress": None,
     }  # fmt: skip
     assert "merged: not yet" in say("status", tmp_path).out
 

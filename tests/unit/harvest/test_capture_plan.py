@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from captured import MadeUpEngine
+from captured import MadeUpEngine, run_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from harvest.fleet import Fleet
 from harvest.stats.histogram import even_edges, histogram_plan
 from harvest.store.arrays import read_attributes, read_group
 from harvest.store.commit import Store
-from harvest.store.key import canonical_json
+from harvest.store.key import canonical_json, unit_name
 from harvest.store.schema import NO_TOKEN
 from harvest.store.verify import verify_store
 from harvest.types import Completion, OptionOrder, Prompt, Text, opposite_group
@@ -119,6 +119,22 @@ def test_another_text_question_description_or_group_has_other_units():
     assert len({unit for one in variants for unit in units(plan_blocks([one], CAPTURING))}) == 2 * len(variants)
 
 
+def test_names_are_those_of_plain_tokens_however_they_are_held(tmp_path: Path):
+    """A store that was filled when tokens were tuples of ints is found again."""
+    one = answered("q", prompt=300, answer=70_000)
+    (block,) = plan_blocks([one], CAPTURING)
+    tokens = [*range(300), *range(100, 100 + 69_999)]
+    plain = {
+        "model": "model-1", "dtype": "float32", "activation": "act(gate)", "phase": "response", "mode": "replay",
+        "group": GROUP, "questions": ["q"], "descriptions": ["d1"], "texts": [[tokens, 300, len(tokens)]],
+    }  # fmt: skip
+    assert block.units == {kind: unit_name(kind, {**plain, "version": 2}) for kind in CAPTURING.kinds}
+    assert [*one.prompt.token_ids] == [*range(300)]
+    assert pickle.loads(pickle.dumps(block)) == block
+    # four bytes a token, and not a pointer and an int
+    assert len(pickle.dumps(block.texts)) < 5 * len(tokens)
+
+
 def test_asking_for_one_more_kind_renames_no_other():
     (everything,) = plan_blocks([answered("q")], EVERYTHING)
     assert len(set(everything.units.values())) == 4
@@ -158,10 +174,10 @@ def test_a_block_commits_its_kinds_and_only_the_missing_ones(tmp_path: Path):
     moments_only = replace(CAPTURING, kinds=("moments",))
     every = [answered("q1"), answered("q2", answer=1)]
     (first,) = missing_tasks(plan_blocks(every, moments_only), store)
-    assert first.run(engine) == 3
+    assert run_task(first, engine) == 6, "a text with nothing to count is not forwarded"
     (second,) = missing_tasks(plan_blocks(every, CAPTURING), store)
-    assert list(second.units) == ["rows"]
-    second.run(engine)
+    assert second.kinds == ("rows",)
+    run_task(second, engine)
     assert missing_tasks(plan_blocks(every, CAPTURING), store) == []
     assert engine.passes == ["rows", "rows"]
     assert verify_store(store.root) == []
@@ -178,27 +194,53 @@ def test_a_block_commits_its_kinds_and_only_the_missing_ones(tmp_path: Path):
 def test_a_kind_that_is_missing_makes_its_own_pass_and_commits_its_own_unit(tmp_path: Path):
     store, engine = Store(tmp_path / "store"), MadeUpEngine(layers=(0, 4))
     every = [answered("q1"), answered("q2", answer=1)]
-    (task,) = missing_tasks(plan_blocks(every, EVERYTHING), store)
-    assert pickle.loads(pickle.dumps(task)).run(engine) == 3
+    of_rows, of_plan = missing_tasks(plan_blocks(every, EVERYTHING), store)
+    assert (of_rows.kinds, of_plan.kinds) == (("moments", "rows", "maxima"), ("histogram",))
+    for task in (of_rows, of_plan):
+        assert run_task(pickle.loads(pickle.dumps(task)), engine) == 6
     assert engine.passes == ["rows", "histogram"]
     first = {kind: store.find(unit) for kind, unit in task.block.units.items()}
     assert verify_store(store.root) == []
     finer = replace(EVERYTHING, histogram=histogram_plan(even_edges(0, 1, 30), PLAN.layer, PLAN.neuron))
     (again,) = missing_tasks(plan_blocks(every, finer), store)
-    again.run(engine)
+    run_task(again, engine)
     assert engine.passes == ["rows", "histogram", "histogram"]
     assert {kind: store.find(unit) for kind, unit in task.block.units.items()} == first
     assert len(store.commits("histogram")) == 2
 
 
+def test_a_task_makes_no_pass_for_what_was_committed_since_it_was_made(tmp_path: Path):
+    store, engine = Store(tmp_path / "store"), MadeUpEngine()
+    blocks = plan_blocks([answered("q1"), answered("q2")], EVERYTHING)
+    tasks, others = missing_tasks(blocks, store), missing_tasks(blocks, store)
+    for other in others:
+        run_task(other, MadeUpEngine())
+    assert [run_task(task, engine) for task in tasks] == [0, 0]
+    assert engine.passes == []
+    assert len(list(store.root.glob("attempts/*/*.zarr"))) == 4
+
+
+def test_units_of_one_pass_say_so_and_what_it_cost(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    for task in missing_tasks(plan_blocks([answered("q1"), answered("q2")], EVERYTHING), store):
+        run_task(task, MadeUpEngine())
+    said = {kind: commit.provenance for kind in EVERYTHING.kinds for commit in store.commits(kind)}
+    assert said["moments"] == said["rows"] == said["maxima"]
+    assert said["moments"]["pass"] != said["histogram"]["pass"]
+    for one in said.values():
+        assert one["tokens"] == {"prefilled": 12, "generated": 0}
+        assert (one["mode"], one["wall_s"] >= 0) == ("replay", True)
+        assert {"host", "versions", "revision", "model_fingerprint", "engine"} <= one.keys()
+
+
 def test_maxima_have_the_attributes_of_rows_and_no_position_without_a_token(tmp_path: Path):
     store, engine = Store(tmp_path / "store"), MadeUpEngine(layers=(0, 4))
-    (task,) = missing_tasks(plan_blocks([answered("q1"), answered("q2", answer=1)], EVERYTHING), store)
-    task.run(engine)
-    paths = {kind: store.open(store.find(unit)) for kind, unit in task.block.units.items()}
+    task, _ = missing_tasks(plan_blocks([answered("q1"), answered("q2", answer=1)], EVERYTHING), store)
+    run_task(task, engine)
+    paths = {kind: store.open(store.find(task.block.units[kind])) for kind in task.kinds}
     attributes = read_attributes(paths["maxima"])
     assert attributes == read_attributes(paths["rows"])
-    assert all(read_attributes(path)["layer"] == [0, 4] for kind, path in paths.items() if kind != "histogram")
+    assert all(read_attributes(path)["layer"] == [0, 4] for path in paths.values())
     found, empty = read_group(paths["maxima"]), attributes["num_tokens"].index(0)
     assert {name: str(values.dtype) for name, values in found.items()} == {"row_max": "float32", "row_argmax": "uint16"}
     assert np.isnan(found["row_max"][empty]).all()
@@ -208,8 +250,8 @@ def test_maxima_have_the_attributes_of_rows_and_no_position_without_a_token(tmp_
 
 def test_a_histogram_holds_its_neurons_edges_and_every_planned_token(tmp_path: Path):
     store = Store(tmp_path / "store")
-    (task,) = missing_tasks(plan_blocks([answered("q1"), answered("q2")], EVERYTHING), store)
-    task.run(MadeUpEngine())
+    _, task = missing_tasks(plan_blocks([answered("q1"), answered("q2")], EVERYTHING), store)
+    run_task(task, MadeUpEngine())
     path = store.open(store.find(task.block.units["histogram"]))
     assert read_attributes(path) == {
         "group": GROUP, "token_count": 6, "layer": [0, 1], "neuron": [0, 2], "edges": [0.0, 0.5, 1.0]
@@ -219,9 +261,10 @@ def test_a_histogram_holds_its_neurons_edges_and_every_planned_token(tmp_path: P
 
 def test_a_histogram_that_lost_a_token_is_not_committed_and_the_others_are(tmp_path: Path):
     store = Store(tmp_path / "store")
-    (task,) = missing_tasks(plan_blocks([answered("q1")], EVERYTHING), store)
+    of_rows, task = missing_tasks(plan_blocks([answered("q1")], EVERYTHING), store)
+    run_task(of_rows, MadeUpEngine(lost=1))
     with pytest.raises(CaptureError, match="histogram of layer 0, neuron 0: 2 tokens counted of 3 planned; check"):
-        task.run(MadeUpEngine(lost=1))
+        run_task(task, MadeUpEngine(lost=1))
     assert [len(store.commits(kind)) for kind in ("moments", "rows", "maxima", "histogram")] == [1, 1, 1, 0]
 
 
@@ -229,7 +272,7 @@ def test_blocks_that_are_all_committed_start_no_engine(tmp_path: Path):
     store = Store(tmp_path / "store")
     blocks = plan_blocks([answered("q1")], CAPTURING)
     for task in missing_tasks(blocks, store):
-        task.run(MadeUpEngine())
+        run_task(task, MadeUpEngine())
     fleet = Fleet(EngineOptions(Path("no such model")), 1)
     capture(blocks, store, fleet)
     assert not fleet.started
@@ -239,13 +282,13 @@ def test_an_answer_too_long_for_a_row_is_refused_before_its_row_is_committed(tmp
     store = Store(tmp_path / "store")
     (task,) = missing_tasks(plan_blocks([answered("q1")], CAPTURING), store)
     with pytest.raises(CaptureError, match=f"^{GROUP}: an answer has more than 65535 counted tokens; lower respond"):
-        task.run(MadeUpEngine(tokens=65536))
+        run_task(task, MadeUpEngine(tokens=65536))
     assert store.commits("rows") == []
     (task,) = missing_tasks(plan_blocks([answered("q1")], replace(CAPTURING, kinds=("moments", "maxima"))), store)
     with pytest.raises(
         CaptureError, match=r"65535 counted tokens; lower respond.max_tokens or set capture.maxima: fal"
     ):
-        task.run(MadeUpEngine(tokens=65536))
+        run_task(task, MadeUpEngine(tokens=65536))
     assert store.commits("maxima") == []
 
 

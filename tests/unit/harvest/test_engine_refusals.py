@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harvest.engine.refusals import refuse_routed_experts, refuse_unsupported
+from harvest.engine.options import EngineOptions
+from harvest.engine.refusals import refuse_another_checkpoint, refuse_routed_experts, refuse_unsupported
 from harvest.errors import ModelError
 from harvest.models.checkpoint import read_checkpoint
 
@@ -99,3 +101,20 @@ def test_an_adapter_s_folder_is_no_checkpoint(tmp_path: Path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"adapter_config.json: a LoRA adapter is not a model; merge it into"):
         read_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_is_not_the_planned_one_is_refused_whatever_was_changed(tiny_llama: Path, tmp_path: Path):
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    planned = read_checkpoint(model)
+    options = EngineOptions(model, fingerprint=planned.fingerprint, tokenizer=planned.tokenizer)
+    refuse_another_checkpoint(options)
+    for name, what in (("model.safetensors", "fingerprint"), ("tokenizer.json", "tokenizer")):
+        data = (model / name).read_bytes()
+        changed = bytearray(data)
+        changed[-1] ^= 1
+        (model / name).write_bytes(changed)
+        with pytest.raises(ModelError, match=rf"is not the model that was planned with \({what} [0-9a-f]+, planned"):
+            refuse_another_checkpoint(options)
+        refuse_another_checkpoint(EngineOptions(model))
+        (model / name).write_bytes(data)
+    refuse_another_checkpoint(options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from captured import run_task
 
 from harvest.engine.options import EngineOptions
 from harvest.errors import DamagedStore
@@ -87,7 +88,7 @@ def test_answers_come_back_as_they_were_given(tmp_path: Path):
         def answer(self, requests, sampling):
             return strange
 
-    task(store, REQUESTS[:2]).run(Strange(""))
+    run_task(task(store, REQUESTS[:2]), Strange(""))
     keys = [GENERATION.key(request) for request in REQUESTS[:2]]
     assert Answers(store).read(keys) == dict(zip(keys, strange, strict=True))
     assert verify_store(store.root) == []
@@ -97,7 +98,7 @@ def test_pending_is_each_missing_request_once_in_the_order_asked(tmp_path: Path)
     store = Store(tmp_path / "store")
     a, b, c, d = REQUESTS
     assert list(pending([c, a, c, b, a], GENERATION, store).values()) == [c, a, b]
-    task(store, [a, d]).run(Talker("one"))
+    run_task(task(store, [a, d]), Talker("one"))
     assert list(pending([c, a, c, b, d], GENERATION, store).values()) == [c, b]
     assert list(pending([a], replace(GENERATION, dtype="float32"), store).values()) == [a]
     assert pending([], GENERATION, store) == {}
@@ -106,19 +107,35 @@ def test_pending_is_each_missing_request_once_in_the_order_asked(tmp_path: Path)
 def test_the_first_commit_of_an_answer_counts_for_ever(tmp_path: Path):
     store = Store(tmp_path / "store")
     a, b, c, _ = REQUESTS
-    task(store, [a, b]).run(Talker("first"))
+    run_task(task(store, [a, b]), Talker("first"))
     # another study, another company: the same request twice in the store
-    task(store, [b, c]).run(Talker("second"))
+    run_task(task(store, [b, c]), Talker("second"))
     found = Answers(store).read(map(GENERATION.key, (a, b, c)))
     assert [found[GENERATION.key(one)].text for one in (a, b, c)] == ["first 0", "first 1", "second 2"]
 
 
-def test_a_task_run_twice_leaves_the_first_answers(tmp_path: Path):
+def test_a_task_measured_twice_leaves_the_first_answers(tmp_path: Path):
     store = Store(tmp_path / "store")
-    units = {task(store, REQUESTS).run(Talker(words)) for words in ("first", "second")}
-    assert len(units) == 1
+    first, late = (task(store, REQUESTS).measure(Talker(words)) for words in ("first", "second"))
+    for measured in (first, late):
+        task(store, REQUESTS).keep(measured)
     assert len(store.commits("answers")) == 1
     assert {one.text.split()[0] for one in Answers(store).read(map(GENERATION.key, REQUESTS)).values()} == {"first"}
+
+
+def test_a_task_asks_only_what_nobody_has_answered_since_it_was_made(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    a, b, c, d = REQUESTS
+    ours, theirs, mine = task(store, [a, b, c]), task(store, [b, d]), Talker("mine")
+    assert run_task(theirs, Talker("theirs")) == 2 * (3 + 4)
+    assert run_task(ours, mine) == 2 * (3 + 4), "tokens of what was asked alone"
+    assert mine.asked == [a, c]
+    assert run_task(ours, mine) == run_task(task(store, [d, a]), mine) == 0
+    assert mine.asked == [a, c]
+    texts = {one.text for one in Answers(store).read(map(GENERATION.key, REQUESTS)).values()}
+    assert texts == {"mine 0", "theirs 1", "mine 2", "theirs 3"}
+    paid = [commit.provenance["tokens"] for commit in store.commits("answers")]
+    assert paid == [{"prefilled": 6, "generated": 8}] * 2
 
 
 def test_an_engine_that_answers_too_few_commits_nothing(tmp_path: Path):
@@ -129,13 +146,13 @@ def test_an_engine_that_answers_too_few_commits_nothing(tmp_path: Path):
             return super().answer(requests, sampling)[1:]
 
     with pytest.raises(ValueError, match=r"equal length|same length|expected length"):
-        task(store, REQUESTS).run(Short("x"))
+        run_task(task(store, REQUESTS), Short("x"))
     assert store.commits("answers") == []
 
 
 def test_a_changed_answer_is_an_error_and_not_an_answer(tmp_path: Path):
     store = Store(tmp_path / "store")
-    task(store, REQUESTS).run(Talker("first"))
+    run_task(task(store, REQUESTS), Talker("first"))
     (commit,) = store.commits("answers")
     path = Path(str(store.open(commit)))
     path.write_bytes(path.read_bytes().replace(b"first 0", b"fIrst 0"))
@@ -145,8 +162,9 @@ def test_a_changed_answer_is_an_error_and_not_an_answer(tmp_path: Path):
 
 def test_an_answer_says_where_it_came_from(tmp_path: Path):
     store = Store(tmp_path / "store")
-    task(store, REQUESTS).run(Talker("x"))
+    run_task(task(store, REQUESTS), Talker("x"))
     (commit,) = store.commits("answers")
+    assert (commit.provenance["mode"], commit.provenance["wall_s"] >= 0) == ("generate", True)
     assert commit.provenance["engine"]["dtype"] == "bfloat16"
     assert commit.provenance["versions"]["python"].startswith("3.")
     assert commit.provenance["host"]

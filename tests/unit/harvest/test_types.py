@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvest.provenance import provenance, versions
+from harvest.provenance import Pass, provenance, versions
 from harvest.store.key import canonical_json
 from harvest.types import OPPOSITE_ASPECT, EditRow, Half, Item, Sampling, Text, half_of, opposite_group, question_bits
 
@@ -61,4 +61,4 @@ def test_the_content_of_a_sampling_is_all_of_it():
 
 def test_provenance_is_json_and_names_the_versions():
     assert {"python", "numpy", "torch"} <= versions().keys()
-    assert canonical_json(provenance({"dtype": "float32"}))
+    assert canonical_json(provenance({"dtype": "float32"}, Pass("replay", 0.25, 7)))
