@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 from stored import finished_store
 
 from chaos.table import Row, is_full
 from harvest.store.verify import verify_store
 
-AT_ONCE: dict[str, Any] = {"grace_s": 0.0} if "grace_s" in signature(verify_store).parameters else {}
+AT_ONCE = {"grace_s": 0.0}
 # nobody writes here, so what looks amiss need not be looked at again
 EVERY = 10
 # the quick set damages one file of so many
