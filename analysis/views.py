@@ -33,7 +33,5 @@ def read_views(folder: RunFolder) -> Views:
     found = read_json(path, "capture", {"plan": str, "merged": str, "rows": optional, "histogram": optional})
     views = Views(found["plan"], found["merged"], found.get("rows"), found.get("histogram"))
     if not is_digest(views.plan) or not all(place.endswith(".zarr") for place in views.places):
-        raise InputError(
-            f"{path}: names no plan with its views; delete it and run `value-harvest capture STUDY.yaml` again"
-        )
+        raise InputError(f"{path}: names no views; delete it and run `value-harvest capture STUDY.yaml` again")
     return views

@@ -46,8 +46,9 @@ def connect(
     machine's cores), and `dashboard_host` where its dashboard listens (default: it has none). `debug` shows the
     workers' output. With an address, one line on stderr says so if the cluster is open to others.
 
-    Raises ClusterError if nothing answers at the address or it takes another token, Ray or Python, if this process is
-    connected to another one, if Ray was imported before without PRIVATE, or for a dashboard that is not installed.
+    Raises ClusterError if nothing answers at the address, or it has another token, none, another Ray or another
+    Python; if this process is connected to another one; if Ray was imported before without PRIVATE; or for a dashboard
+    that is not installed.
     """
     global _address, _session_folder
     if is_connected():
@@ -58,7 +59,11 @@ def connect(
     info = _start_private(num_cpus, dashboard_host, debug) if address is None else _join(address, debug)
     _address, _session_folder = address, info["session_dir"]
     if address is not None:
-        warn_if_open(address, info)
+        try:
+            warn_if_open(address, info)
+        except BaseException:
+            disconnect()
+            raise
 
 
 def disconnect() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def serving(folder: Path) -> Iterator[S3]:
         server.client.create_bucket(Bucket=BUCKET)
         yield server
     finally:
+        # a stopped process takes no other signal
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(20)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 from obstore.store import S3Store
 
 from harvest.errors import InputError, StoreError
@@ -44,11 +45,11 @@ def bucket_at(url: str) -> Bucket:
     if {".", ".."} & set(parts):
         raise InputError(f"store {url!r}: a prefix has no . or ..; write it out")
     environment = os.environ.get
-    return Bucket(
-        url.rstrip("/"),
-        environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL"),
-        environment("AWS_REGION") or environment("AWS_DEFAULT_REGION"),
-    )
+    endpoint = environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL")
+    # the client library panics on it
+    if endpoint and not re.match(r"https?://[^/]", endpoint):
+        raise InputError(f"AWS_ENDPOINT_URL {endpoint!r}: is not http(s)://HOST; set it, or unset it for AWS itself")
+    return Bucket(url.rstrip("/"), endpoint, environment("AWS_REGION") or environment("AWS_DEFAULT_REGION"))
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,16 @@ class Bucket:
         return sorted(Entry(one["path"], one["size"], one["last_modified"].timestamp()) for one in found)
 
     def create(self, key: str, data: bytes) -> bool:
+        give_up = time.monotonic() + RETRY_S
         with self._told():
-            for is_last in (False, False, True):
+            for tries_left in (2, 1, 0):
                 try:
                     obstore.put(self._client, key, data, mode="create")
                 except AlreadyExistsError:
                     break
-                except BaseError:
-                    # whether it was made before the answer was lost is seen by the next try
-                    if is_last:
+                except GenericError:
+                    # the client doesn't repeat it, for it could have been done: if it was, the next try sees it
+                    if not tries_left or time.monotonic() > give_up:
                         raise
                 else:
                     return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -135,11 +134,23 @@ class Folder:
 
     def remove(self, key: str) -> None:
         path = self._path(key)
-        with _told(self.root), suppress(FileNotFoundError):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        with _told(self.root):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+                return
+            for folder, _, names in os.walk(path, topdown=False):
+                for name in names:
+                    Path(folder, name).unlink(missing_ok=True)
+                _remove_folder(Path(folder))
+
+
+def _remove_folder(path: Path) -> None:
+    """Removes an empty folder; one that a writer still adds to is left to the next gc."""
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _stamp(descriptor: int) -> str:

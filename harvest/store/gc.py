@@ -169,11 +169,19 @@ def sweep(store: Store, older_than_s: float = HOUR_S, delete: bool = False) -> S
     """
     # a writer's clock is not this one, so nothing is safe because it is old
     latest = time.time() - older_than_s
-    listed = leftovers(store)
-    old = [one for one in listed if one.modified_s <= latest]
-    done = [one for one in old if delete and _settle(store.place, one)]
+    listed = found = leftovers(store)
+    done = []
+    if delete:
+        done = [one for one in _old(found, latest) if one.kind == "whole" and _settle(store.place, one)]
+        # what stands beside an attempt that is committed now is beaten
+        found = leftovers(store) if done else found
+        done += [one for one in _old(found, latest) if one.kind != "whole" and _settle(store.place, one)]
     freed = sum(one.size_bytes for one in done if one.kind != "whole")
-    return Swept(tuple(listed), len(listed) - len(old), len(done), freed)
+    return Swept(tuple(listed), len(listed) - len(_old(listed, latest)), len(done), freed)
+
+
+def _old(found: Iterable[Leftover], latest: float) -> list[Leftover]:
+    return [one for one in found if one.modified_s <= latest]
 
 
 def _settle(place: Place, one: Leftover) -> bool:

@@ -10,7 +10,7 @@ _REFUSED = (
     "401 Unauthorized", "Unauthenticated",
 )  # fmt: skip
 _REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "redirect without LOCATION", "IllegalLocation")
-_METADATA = ("/latest/api/token", "/latest/meta-data", "169.254.")
+_ABSENT = ("/latest/api/token", "/latest/meta-data", "169.254.", "Missing AccessKeyId", "Missing SecretAccessKey")
 
 
 def sentence(root: str, text: str) -> str:
@@ -22,14 +22,12 @@ def sentence(root: str, text: str) -> str:
     short = code[1] if code else " ".join(re.split(r" - |: <\?xml", said)[-1].split())[:120]
     if "NoSuchBucket" in names:
         return f"store {root}: there is no bucket {bucket}; create it, or set another `store:`"
-    if any(one in said for one in _METADATA):
+    if any(one in said for one in _ABSENT):
         return f"store {root}: there are no credentials; {_KEYS}"
     if any(one in names for one in _REGION):
         return f"store {root}: the bucket is in another region ({short}); set AWS_REGION to its own"
     if any(one in names for one in _REFUSED):
         return f"store {root}: the credentials are refused ({short}); {_KEYS}"
-    if "builder error" in said or "InvalidUri" in text:
-        return f"store {root}: the endpoint's address is not one; set AWS_ENDPOINT_URL, or unset it for AWS"
     what = "it does not answer in time" if "kind: Timeout" in text else short
     return (
         f"store {root}: the bucket cannot be reached ({what}); what is committed is safe: look at AWS_ENDPOINT_URL and "

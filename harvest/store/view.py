@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from harvest.errors import NeedsRows
 from harvest.store import attempts, marker
 from harvest.store.arrays import check_whole
-from harvest.store.attempts import Draft, view_slot
+from harvest.store.attempts import Draft, Slot, view_slot
 from harvest.store.place import Place
 from harvest.store.places import above
 from harvest.store.record import Commit, read_record
 from harvest.store.sealed import damaged
+from harvest.store.tree import listing
 from harvest.store.verified import Tree
 
 Sources = Sequence[tuple[str, str]]
@@ -27,26 +29,42 @@ Sources = Sequence[tuple[str, str]]
 def publish(place: Place, key: str, suffix: str, sources: Sources, build: Callable[[Path], None]) -> str:
     """The view's path or URL, after building it, or verifying the one that is there.
 
-    Raises DamagedStore if the one that is there isn't what was published, StoreError if the disk is full.
+    One whose files were deleted is built again where it was. Raises DamagedStore if the one that is there isn't what
+    was published, StoreError if the disk is full.
     """
 
     def write(path: Path) -> None:
         build(path)
         check_whole(path)
 
-    slot = view_slot(key)
+    slot, draft = view_slot(key), Draft(suffix, write, {"sources": list(sources)})
     found = attempts.find(place, slot)
-    if found is not None:
-        tree = attempts.tree_of(place, slot, found)
-        if place.list(tree.key):
-            for file, what in tree.differences():
-                raise damaged(place.at(file), what, place.at(slot.commit))
-            return str(tree)
-        # deleted to save room: it is folded again from the same commits
-        place.remove(slot.commit)
-    marker.prepare(place)
-    found = attempts.commit(place, slot, Draft(suffix, write, {"sources": list(sources)}))
+    if found is None:
+        marker.prepare(place)
+        found = attempts.commit(place, slot, draft)
+    else:
+        _mend(place, slot, draft, attempts.tree_of(place, slot, found))
     return str(attempts.tree_of(place, slot, found))
+
+
+def _mend(place: Place, slot: Slot, draft: Draft, tree: Tree) -> None:
+    missing = []
+    for file, what in tree.differences():
+        if what != "is missing":
+            raise damaged(place.at(file), what, tree.record)
+        missing.append(file.removeprefix(tree.key).lstrip("/"))
+    if not missing:
+        return
+    # an attempt without a record, which gc takes if this process is killed
+    again = f"{slot.folder}/{uuid4().hex}{draft.suffix}"
+    with place.staged(again) as path:
+        draft.write(path)
+        if listing(path) != tuple(tree.files.values()):
+            raise damaged(str(tree), "is missing in part, and folding it again gives other bytes", tree.record)
+        for name in missing:
+            place.put(tree.key_of(name), (path / name).read_bytes())
+    place.settle(tree.key)
+    place.remove(again)
 
 
 def view_record(path: str | Path) -> Commit | None:

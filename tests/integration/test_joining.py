@@ -100,14 +100,17 @@ def test_a_cluster_with_a_token_lets_in_who_has_it_in_a_file_and_nobody_else(tmp
         )
 
 
-def test_a_cluster_without_a_token_is_said_to_be_open_in_one_line_whoever_brings_one(tmp_path: Path) -> None:
+def test_a_cluster_without_a_token_is_said_to_be_open_in_one_line_and_refused_to_who_asks_for_one(
+    tmp_path: Path,
+) -> None:
     with cluster(tmp_path, RAY_AUTH_MODE="disabled") as address:
-        for more in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}):
-            done, warned = join(address, tmp_path, **more)
-            assert done == "1 done"
-            (line,) = warned.splitlines()
-            assert line.startswith(f"warning: {address}: the Ray cluster asks for no token; without one, whoever")
-            assert "RAY_AUTH_MODE=token" in line
+        done, warned = join(address, tmp_path)
+        assert done == "1 done"
+        (line,) = warned.splitlines()
+        assert line.startswith(f"warning: {address}: the Ray cluster asks for no token; without one, whoever")
+        assert "RAY_AUTH_MODE=token" in line
+        refused, _ = join(address, tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+        assert f"{address}: the Ray cluster asks for no token, and this process does" in refused
 
 
 def test_ray_clients_address_is_refused_with_the_way_out() -> None:

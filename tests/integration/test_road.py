@@ -13,6 +13,7 @@ import xarray as xr
 from road import run
 
 from analysis.demo import study as demo_study
+from analysis.settings import StoreSection
 from analysis.stages import STAGES, run_stage
 from analysis.study import StudyRun
 
@@ -100,7 +101,9 @@ def test_answers_are_in_the_language_and_words_of_the_aspect(demo_run):
 def test_a_second_run_starts_no_engine(demo_run, tmp_path: Path):
     """Neither where every stage is finished, nor where another study finds all it needs in the store."""
     again = demo_study(demo_run.out)
-    elsewhere = again.model_copy(update={"out": tmp_path / "other", "store": demo_run.out / "store"})
+    elsewhere = again.model_copy(
+        update={"out": tmp_path / "other", "store": StoreSection(path=str(demo_run.out / "store"))}
+    )
     for settings, expected in ((again, set()), (elsewhere, set(STAGES))):
         study = StudyRun(settings)
         study.folder.prepare()

@@ -346,6 +346,27 @@ def test_verify_counts_what_is_damaged_and_exits_1(tmp_path: Path, say: Callable
     assert bad.out.endswith("damaged files: 1; harmless leftovers of unfinished attempts: 0\n")
 
 
+def test_gc_lists_and_deletes_and_export_copies(tmp_path: Path, say: Callable[..., Said]):
+    store = finished_store(tmp_path / "store")
+    unit = next(Path(store.root).glob("attempts/rows-*"))
+    half = unit / ("0" * 32 + ".zarr") / "zarr.json"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    looked = say("gc", store.root)
+    assert looked.code == 0
+    assert f"           4  {unit}/{'0' * 32}: another attempt was committed" in looked.out
+    assert looked.out.endswith("removed or committed: 0 (0 bytes freed); left alone because they are young: 1\n")
+    assert say("gc", store.root, "--delete").out == looked.out
+    assert half.exists()
+    deleted = say("gc", store.root, "--delete", "--older-than", "0")
+    assert "leftovers: 1; removed or committed: 1 (4 bytes freed);" in deleted.out
+    assert not half.exists()
+    out = tmp_path / "copy"
+    assert "units and views copied: 7 (" in say("export", store.root, out).out
+    assert "units and views copied: 0 (0 bytes); there before: 7" in say("export", store.root, out).out
+    assert say("verify", out).code == 0
+
+
 def test_status_is_for_people_and_for_programs(tmp_path: Path, say: Callable[..., Said]):
     (tmp_path / ".stages").mkdir()
     assert json.loads(say("status", tmp_path, "--json").out) == {

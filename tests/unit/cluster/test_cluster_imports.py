@@ -11,7 +11,7 @@ from cluster.launch import PRIVATE
 
 def test_no_room_imports_ray_before_it_is_needed() -> None:
     rooms = "task policy backlog roster clocks schedule placement progress metrics signals errors events actor launch"
-    rooms += " crew pool"
+    rooms += " crew pool seats cores exposure unfit"
     code = f"import sys\nfor room in {rooms.split()}: __import__('cluster.' + room)\nsys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -228,3 +228,17 @@ def test_an_override_that_does_not_fit_is_refused(override: str, message: str, t
 def test_a_pool_cannot_grow_to_fewer_engines_than_it_starts_with(tmp_path: Path):
     told = refusal(tmp_path, LEAST, "cluster.engines=2", "cluster.max_engines=1")
     assert told.startswith(":cluster: value error, max_engines 1 is less than engines 2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["cluster.gpus_per_engine=1.5"], r"cluster\.gpus_per_engine: .*less than or equal to 1"),
+        (["cluster.gpus_per_engine=0"], r"cluster\.gpus_per_engine: .*greater than 0"),
+        (["cluster.dashboard=true", "cluster.address=auto"], "the cluster at auto has a dashboard of its own or none"),
+        (["cluster.gpus_per_engine=0.5", "model.tensor_parallel=2"], "for engines on one GPU, .* cut into 2 ranks"),
+    ],
+)
+def test_a_cluster_section_that_cannot_be_meant_is_refused(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load(Path(__file__).parents[3] / "configs" / "clusters" / "one-node-8-gpu.yaml", overrides, Study)

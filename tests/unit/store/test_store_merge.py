@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from places import Somewhere
 from stored import commit_moments, commit_rows, finished_store, plain_moments, random_questions
 
 from harvest.errors import DamagedStore, NeedsRows, StoreError
@@ -17,7 +17,7 @@ from harvest.store.merge import merge_moments, merge_rows
 from harvest.store.reader import attributes, digest, is_published, open_merged, open_rows
 from harvest.store.schema import MERGED
 from harvest.store.tree import tree_sha256
-from harvest.store.verify import verify_store
+from harvest.store.verify import orphans, verify_store
 
 GROUPS = ["c_voice.zh/和谐/support", "c_voice.zh/和谐/conflict", "c_voice.zh/法治/support"]
 
@@ -116,14 +116,21 @@ def test_a_merger_killed_before_its_commit_is_finished_by_the_next(store: Store)
     assert verify_store(store.root) == []
 
 
-def test_a_view_that_was_deleted_to_save_room_is_folded_again(store: Store):
+def test_a_view_that_was_deleted_in_part_or_whole_is_folded_again_where_it_was(somewhere: Somewhere):
+    store = Store(somewhere.root)
     units = _moments(store)
     path = merge_moments(store, units, {})
-    shutil.rmtree(path)
-    assert not is_published(path)
-    again = merge_moments(store, units, {})
-    assert is_published(again)
-    assert verify_store(store.root) == []
+    whole = open_merged(path).load()
+    names = [name for name in somewhere.files.names() if name.startswith(path.removeprefix(f"{store.root}/"))]
+    for deleted in (names, names[3:5]):
+        for name in deleted:
+            somewhere.files.delete(name)
+        assert is_published(path) == (deleted is not names)
+        assert merge_moments(store, units, {}) == path
+        assert is_published(path)
+        xr.testing.assert_identical(open_merged(path).load(), whole)
+        assert verify_store(store.root) == []
+        assert orphans(store.root) == []
 
 
 def test_missing_units_are_counted(store: Store):

@@ -1,0 +1,86 @@
+"""A copy is whole or refused, in every direction between folders and buckets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from places import S3, Somewhere, new_folder, new_prefix
+from stored import finished_store
+
+from harvest.errors import DamagedStore, InputError
+from harvest.store.commit import Store
+from harvest.store.export import export
+from harvest.store.key import unit_name
+from harvest.store.reader import open_merged
+from harvest.store.verify import orphans, verify_store
+
+EVERY_WAY = [("folder", "folder"), ("folder", "bucket"), ("bucket", "folder"), ("bucket", "bucket")]
+
+
+@pytest.fixture(params=EVERY_WAY, ids="-".join)
+def ends(request: pytest.FixtureRequest, tmp_path: Path, s3: S3) -> tuple[Somewhere, Somewhere]:
+    one, other = (new_folder(tmp_path) if kind == "folder" else new_prefix(s3) for kind in request.param)
+    return one, other
+
+
+def _contents(somewhere: Somewhere) -> dict[str, bytes]:
+    return {key: somewhere.files.read(key) for key in somewhere.files.names()}
+
+
+def test_an_export_holds_every_file_that_counts_and_is_a_store_itself(ends: tuple[Somewhere, Somewhere]):
+    source, target = ends
+    store = finished_store(source.root)
+    before = _contents(source)
+    source.files.write(f"attempts/{unit_name('rows', {'never': 'committed'})}/{'0' * 32}.zarr/zarr.json", b"half")
+    done = export(store, Store(target.root))
+    assert _contents(target) == before
+    assert (done.num_copied, done.num_there) == (7, 0)
+    assert done.size_bytes > 0
+    assert verify_store(target.root) == []
+    assert orphans(target.root) == []
+    assert export(store, Store(target.root)).num_there == 7
+    [view] = [key for key in target.files.names() if key.startswith("merged/") and key.endswith("/m2/zarr.json")]
+    with open_merged(f"{target.root}/{view.removesuffix('/m2/zarr.json')}") as merged:
+        assert isinstance(merged.load(), xr.Dataset)
+
+
+def test_an_export_that_was_stopped_goes_on(tmp_path: Path):
+    source, target = new_folder(tmp_path), new_folder(tmp_path)
+    store = finished_store(source.root)
+    whole = _contents(source)
+    names = sorted(whole)
+    for count in (1, 5, len(names) // 2, len(names) - 3):
+        # commits are last in what a stopped export leaves
+        some = [name for name in names if not name.startswith(("commits/", "merged/"))][:count]
+        for name in ["store.json", *some]:
+            target.files.write(name, whole[name])
+        export(store, Store(target.root))
+        assert _contents(target) == whole
+        for name in names:
+            target.files.delete(name)
+
+
+def test_a_damaged_source_is_refused_by_name_and_what_it_belongs_to_is_not_committed(tmp_path: Path):
+    source, target = new_folder(tmp_path), new_folder(tmp_path)
+    store = finished_store(source.root)
+    unit = store.commits("rows")[0]
+    chunk = store.open(unit).key_of("row_mean/c/0/0/0")
+    source.files.write(chunk, source.files.read(chunk)[::-1])
+    with pytest.raises(DamagedStore, match=r"row_mean/c/0/0/0 was changed"):
+        export(store, Store(target.root))
+    assert f"commits/{unit.unit}.json" not in target.files.names()
+    assert verify_store(target.root) == []
+
+
+def test_a_target_that_holds_other_attempts_is_refused(tmp_path: Path):
+    source, target = new_folder(tmp_path), new_folder(tmp_path)
+    store = finished_store(source.root)
+    finished_store(target.root)
+    before = _contents(target)
+    with pytest.raises(InputError, match=r"has another commit of .*; export to an empty place, or use that store"):
+        export(store, Store(target.root))
+    with pytest.raises(InputError, match="is the store itself"):
+        export(store, Store(source.root))
+    assert _contents(target) == before
