@@ -11,7 +11,7 @@ TRITON := triton==3.7.1
 TRITON_STAMP := .venv/triton/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo check test test-triton bench clean
+.PHONY: setup demo check test test-triton chaos bench clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ $(TRITON_STAMP): $(STAMP) Makefile
 	rm -rf .venv/triton
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) --target .venv/triton $(TRITON)
 	touch $@
+
+# the disasters of tests/chaos at ten times the counts of the quick set in `make test`
+chaos: $(STAMP)
+	CHAOS_SCALE=10 $(BIN)/python -m pytest tests/chaos --timeout 3000
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.$(BENCH) $(BENCH_ARGS)
