@@ -44,17 +44,20 @@ def run_status(root: Path) -> dict[str, Any]:
     return status
 
 
-def _store(planned: Planned) -> Store:
+def _store(folder: RunFolder, stage: str, planned: Planned) -> Store:
     """The store of a plan; raises InputError if none is there any more."""
-    store = Store(planned.store)
-    store.check()
+    try:
+        store = Store(planned.store)
+        store.check()
+    except InputError as error:
+        raise InputError(f"{folder / FILES[stage]}: {error}") from error
     return store
 
 
 def _units(folder: RunFolder, planned: Planned | None) -> dict[str, Any] | None:
     if planned is None:
         return None
-    store, blocks = _store(planned), _read(folder, "capture", planned, "blocks")
+    store, blocks = _store(folder, "capture", planned), _read(folder, "capture", planned, "blocks")
     group_of = {unit: block["group"] for block in blocks for unit in block["units"].values()}
     done = store.committed(group_of)
     # what was given up may have been committed since, by another study
@@ -69,7 +72,7 @@ def _units(folder: RunFolder, planned: Planned | None) -> dict[str, Any] | None:
 def _answers(folder: RunFolder, stage: str, planned: Planned | None) -> dict[str, Any] | None:
     if planned is None:
         return None
-    answers = Answers(_store(planned))
+    answers = Answers(_store(folder, stage, planned))
     keys = _read(folder, stage, planned, "answers")
     done = sum(key in answers for key in keys)
     reasons = dict(sorted(planned.quarantined.items())) if done < len(keys) else {}
@@ -78,7 +81,7 @@ def _answers(folder: RunFolder, stage: str, planned: Planned | None) -> dict[str
 
 def _read(folder: RunFolder, stage: str, planned: Planned, what: str) -> list[Any]:
     """The blocks or answers of a plan; raises DamagedStore if it was lost, InputError if it plans something else."""
-    plan = _store(planned).read_plan(planned.plan)
+    plan = _store(folder, stage, planned).read_plan(planned.plan)
     if what not in plan:
         raise InputError(
             f"{folder / FILES[stage]}: names a plan without {what}; run `value-harvest {stage} STUDY.yaml` again"

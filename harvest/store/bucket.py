@@ -96,6 +96,11 @@ class Bucket:
                 return False
             return True
 
+    def names(self) -> list[str]:
+        with self._told():
+            found = obstore.list_with_delimiter(self._client)
+        return sorted([*found["common_prefixes"], *(one["path"] for one in found["objects"])])
+
     def list(self, prefix: str) -> list[Entry]:
         with self._told():
             found = [one for page in obstore.list(self._client, prefix or None) for one in page]

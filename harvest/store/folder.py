@@ -57,6 +57,11 @@ class Folder:
         with _told(self.root):
             return self._path(key).is_file()
 
+    def names(self) -> list[str]:
+        with _told(self.root), suppress(FileNotFoundError):
+            return sorted(path.name for path in Path(self.root).iterdir())
+        return []
+
     def list(self, prefix: str) -> list[Entry]:
         with _told(self.root):
             return sorted(_walk(str(self._path(prefix)), f"{prefix}/" if prefix else ""))

@@ -50,7 +50,7 @@ def require(place: Place) -> None:
     """Raises InputError unless this is a store of this layout, DamagedStore if its marker is lost or changed."""
     if has_marker(place):
         return
-    if not {one.partition("/")[0] for one in strays(place)} & set(ROOMS):
+    if not set(strays(place)) & set(ROOMS):
         raise InputError(f"there is no store at {place.root}; name the folder, or the s3:// URL, that holds {MARKER}")
     raise lost_marker(place)
 
@@ -61,5 +61,5 @@ def lost_marker(place: Place) -> DamagedStore:
 
 def strays(place: Place) -> list[str]:
     """What stands in the place; hidden files, and what a file system puts at its own root, are nobody's."""
-    keys = (one.key for one in place.list(""))
-    return [key for key in keys if not key.startswith(".") and not key.startswith("lost+found/")]
+    # not what is below: the place may be the root of a whole disk
+    return [name for name in place.names() if not name.startswith(".") and name != "lost+found"]

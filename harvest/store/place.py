@@ -55,6 +55,9 @@ class Place(Protocol):
     def exists(self, key: str) -> bool:
         """Whether there is a file of that key."""
 
+    def names(self) -> list[str]:
+        """What stands right below the root, files and folders; none if there is no root."""
+
     def list(self, prefix: str) -> list[Entry]:
         """Every file below a folder, "" for the root, in the order of their keys; none if there is no such folder."""
 

@@ -106,19 +106,17 @@ def started(tmp_path: Path) -> RunFolder:
 
 def test_status_counts_what_is_committed_of_the_plan(tmp_path: Path):
     store, folder = finished_store(tmp_path / "store"), started(tmp_path)
-    done = [path.stem for path in store.root.glob("commits/moments-*.json")]
+    done = [path.stem for path in Path(store.root).glob("commits/moments-*.json")]
     lost = unit_name("moments", {"x": 1})
     plan = {"blocks": [{"group": "g", "units": {"moments": unit}} for unit in [*done, lost]]}
     # one that was given up was committed since, by another study
     given_up = {lost: "NaN", done[0]: "NaN"}
-    write_json(
-        folder / "plan.json", {"store": str(store.root), "plan": store.write_plan(plan), "quarantined": given_up}
-    )
+    write_json(folder / "plan.json", {"store": store.root, "plan": store.write_plan(plan), "quarantined": given_up})
     status = run_status(folder.root)
     assert status == {
         "stages": [],
         "units": {"done": 2, "missing": 1, "quarantined": [lost], "reasons": {lost: "g: NaN"}},
-        "store": str(store.root),
+        "store": store.root,
         "merged": None,
         "rows": None,
         "histogram": None,
@@ -134,7 +132,7 @@ def test_status_counts_what_is_committed_of_the_plan(tmp_path: Path):
     (folder / ".stages").mkdir()
     write_json(folder / ".stages/respond.json", {})
     assert run_status(folder.root) == {**status, "merged": "m.zarr", "stages": ["respond"]}
-    for path in store.root.glob("plans/*.json"):
+    for path in Path(store.root).glob("plans/*.json"):
         path.unlink()
     with pytest.raises(DamagedStore, match="is missing"):
         run_status(folder.root)
