@@ -9,9 +9,11 @@ STAMP := .venv/.ready
 # Triton for its interpreter; a folder that only test-triton sees, because vLLM decides otherwise where Triton is found
 TRITON := triton==3.7.1
 TRITON_STAMP := .venv/triton/.ready
+# Ray's extras, for its metrics port and dashboard; also a folder of their own
+EXTRAS_STAMP := .venv/extras/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo check test test-triton chaos bench clean
+.PHONY: setup demo check test test-triton test-extras chaos bench clean
 
 setup: $(STAMP)
 
@@ -32,7 +34,7 @@ check: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
-	$(MAKE) test-triton
+	$(MAKE) test-triton test-extras
 
 test-triton: $(TRITON_STAMP)
 	TRITON_INTERPRET=1 PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/interpreted
@@ -40,6 +42,14 @@ test-triton: $(TRITON_STAMP)
 $(TRITON_STAMP): $(STAMP) Makefile
 	rm -rf .venv/triton
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) --target .venv/triton $(TRITON)
+	touch $@
+
+test-extras: $(EXTRAS_STAMP)
+	PYTHONPATH=.venv/extras $(BIN)/python -m pytest tests/extras
+
+$(EXTRAS_STAMP): $(STAMP) requirements-extras.txt
+	rm -rf .venv/extras
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) --target .venv/extras -r requirements-extras.txt
 	touch $@
 
 # the disasters of tests/chaos at ten times the counts of the quick set in `make test`

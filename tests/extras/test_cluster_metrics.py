@@ -17,7 +17,7 @@ from cluster.task import Task
 
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("aiohttp_cors", "opencensus"))),
-    reason='Ray serves metrics only with its extras: pip install "ray[default]"',
+    reason='Ray serves metrics only with its extras: pip install "ray[default]"; `make test-extras` brings them',
 )
 
 
