@@ -19,6 +19,8 @@ from chaos.machines import Machines
 from chaos.table import Row, scaled
 
 INSIDE = ("measuring", "writing", "linking", "answering")
+OUTSIDE = 3
+# kills a round
 EACH = 5
 # units from one doomed unit to the next: something is left that can go on
 
@@ -40,9 +42,12 @@ def strike_outside(chaos: Chaos, times: int, dice: random.Random, ended: Event) 
 
 
 def plan(num_kills: int, dice: random.Random) -> tuple[list[list[int]], dict[int, tuple[str, float]], int]:
-    """Rounds of units, the dooms among them, and how many kills a round come from outside."""
+    """Rounds of units, the dooms among them, and how many kills a round come from outside at most.
+
+    Those inside, and the idle ones between rounds, make up the number; a round may end before all from outside came.
+    """
     num_rounds = max(2, num_kills // 10)
-    inside = num_kills * 7 // 10
+    inside = num_kills - (num_rounds - 1)
     rounds, dooms, first = [], {}, 0
     for index in range(num_rounds):
         here = inside * (index + 1) // num_rounds - inside * index // num_rounds
@@ -51,7 +56,7 @@ def plan(num_kills: int, dice: random.Random) -> tuple[list[list[int]], dict[int
         size = EACH * (here + 3)
         rounds.append(list(range(first, first + size)))
         first += size
-    return rounds, dooms, -(-(num_kills - inside) // num_rounds)
+    return rounds, dooms, OUTSIDE
 
 
 def test_killed_workers_lose_nothing_and_count_nothing_twice(
@@ -82,7 +87,7 @@ def test_killed_workers_lose_nothing_and_count_nothing_twice(
     where = Counter(entry.detail.split()[1].partition(":")[0] for entry in struck)
     assert len({entry.pid for entry in struck}) == len(struck) >= scaled(50)
     assert not any(is_alive(entry.pid) for entry in struck)
-    assert all(where[point] for point in ("idle", "outside", *INSIDE[: len(dooms)]))
+    assert all(where[point] for point in ("idle", "outside", *INSIDE))
     line.hold(len(struck))
     line.say(", ".join(f"{point} {count}" for point, count in sorted(where.items())))
     line.say(f"{chaos.num_units} units")
