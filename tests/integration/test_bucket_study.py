@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 from places import S3, new_prefix
-from road import run
+from road import PROJECT, run
 from test_crashes import walk
 
 from harvest.store.reader import open_merged, open_rows
@@ -19,7 +19,7 @@ def _study(path: Path, model: Path, out: Path, store: str) -> Path:
         "out": str(out),
         "store": store,
         "model": {"path": str(model), "dtype": "float32"},
-        "benchmarks": [{"path": "builtin:c_voice.zh"}],
+        "benchmarks": [{"path": str(path.with_name("dilemmas.jsonl")), "name": "c_voice"}],
         "respond": {"max_tokens": 120},
         "select": [{"top_k": 6, "threshold": 0.5}],
         "ablate": {"controls": 3},
@@ -32,11 +32,13 @@ def _study(path: Path, model: Path, out: Path, store: str) -> Path:
 def test_a_study_in_a_bucket_finds_the_planted_neurons_and_its_copy_in_a_folder_the_same(tmp_path: Path, s3: S3):
     model, url = tmp_path / "model", new_prefix(s3).root
     run("demo-model", model)
+    # one value of the built-in ones: requests to a bucket are what takes the time
+    lines = (PROJECT / "harvest/benchmarks/builtin/c_voice.zh.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "dilemmas.jsonl").write_text("".join(line for line in lines if json.loads(line)["value"] == "和谐"))
     study = _study(tmp_path / "study.yaml", model, tmp_path / "run", url)
     for stage in ("respond", "capture", "select"):
         assert f"{stage}: done" in run(stage, study).stdout
-    for stage in ("respond", "capture", "select"):
-        assert f"{stage}: finished before" in run(stage, study).stdout
+    assert walk(study, "respond", "capture", "select") == [False] * 3
     status = json.loads(run("status", tmp_path / "run", "--json").stdout)
     assert status["store"] == url
     assert status["merged"].startswith(f"{url}/merged/")
