@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harvest.errors import DamagedStore, InputError
+import platform
+
+from harvest.errors import DamagedStore, InputError, StoreError
 from harvest.store.place import Place
 from harvest.store.sealed import damaged, seal, unseal
 
@@ -53,6 +55,18 @@ def require(place: Place) -> None:
     if not set(strays(place)) & set(ROOMS):
         raise InputError(f"there is no store at {place.root}; name the folder, or the s3:// URL, that holds {MARKER}")
     raise lost_marker(place)
+
+
+def expect(place: Place) -> None:
+    """Raises StoreError unless the store that the driver made is here: whoever writes to it may not make another.
+
+    Raises as prepare does if it is of another layout, or its marker was changed.
+    """
+    if not has_marker(place):
+        raise StoreError(
+            f"store {place.root}: is not there on {platform.node()}, which sees no {MARKER} in it (is it mounted?); "
+            "make it the same on every node and run again"
+        )
 
 
 def lost_marker(place: Place) -> DamagedStore:

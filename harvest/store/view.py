@@ -40,7 +40,7 @@ def publish(place: Place, key: str, suffix: str, sources: Sources, build: Callab
     slot, draft = view_slot(key), Draft(suffix, write, {"sources": list(sources)})
     found = attempts.find(place, slot)
     if found is None:
-        marker.prepare(place)
+        marker.expect(place)
         found = attempts.commit(place, slot, draft)
     else:
         _mend(place, slot, draft, attempts.tree_of(place, slot, found))

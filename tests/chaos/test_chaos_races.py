@@ -54,7 +54,7 @@ def test_racing_attempts_and_zombies_never_part_bytes_from_their_commit(
 ) -> None:
     line = row("racing attempts, SIGSTOP zombies", "no mismatch between bytes and commit")
     num_units = -(-scaled(500) // NUM_RACERS)
-    store, journal = Store(tmp_path / "store"), Journal(tmp_path / "evidence")
+    store, journal = Store(tmp_path / "store").prepare(), Journal(tmp_path / "evidence")
     journal.folder.mkdir()
     stops: list[list[int]] = [[] for _ in range(NUM_RACERS)]
     for number in dice.sample(range(num_units), num_units // 3):

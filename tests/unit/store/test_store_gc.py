@@ -60,7 +60,7 @@ def test_an_abandoned_attempt_leaves_a_tombstone_until_its_unit_is_committed(som
 
 
 def test_a_whole_attempt_without_a_commit_is_committed_and_not_removed(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     made = store.commit(NEW, ".parquet", lambda path: path.write_bytes(b"paid for"), {})
     somewhere.files.delete(f"commits/{NEW}.json")
     _abandon(somewhere)
@@ -73,7 +73,7 @@ def test_a_whole_attempt_without_a_commit_is_committed_and_not_removed(somewhere
 
 
 def test_what_a_damaged_record_may_have_spoken_for_is_not_touched(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     made = store.commit(NEW, ".parquet", lambda path: path.write_bytes(b"paid for"), {})
     key = _abandon(somewhere)
     commit, record = f"commits/{NEW}.json", f"attempts/{NEW}/{made.stem}.json"

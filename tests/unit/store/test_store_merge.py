@@ -24,7 +24,7 @@ GROUPS = ["c_voice.zh/和谐/support", "c_voice.zh/和谐/conflict", "c_voice.zh
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
+    return Store(tmp_path).prepare()
 
 
 def _moments(store: Store) -> list[str]:
@@ -88,7 +88,7 @@ def test_an_outsider_opens_the_rows_as_the_contract_says(store: Store):
 def test_the_same_units_make_the_same_bytes(tmp_path: Path):
     paths = []
     for name in "ab":
-        store = Store(tmp_path / name)
+        store = Store(tmp_path / name).prepare()
         paths.append(Path(merge_moments(store, _moments(store), {"model": "m"})))
     assert paths[0].parent.name == paths[1].parent.name
     assert tree_sha256(paths[0]) == tree_sha256(paths[1])
@@ -117,7 +117,7 @@ def test_a_merger_killed_before_its_commit_is_finished_by_the_next(store: Store)
 
 
 def test_a_view_that_was_deleted_in_part_or_whole_is_folded_again_where_it_was(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     units = _moments(store)
     path = merge_moments(store, units, {})
     whole = open_merged(path).load()
