@@ -40,9 +40,12 @@ def has_marker(place: Place) -> bool:
     except FileNotFoundError:
         return False
     body = unseal(data, place.at(MARKER))
-    if body.get("format") != FORMAT or body.get("layout") != LAYOUT:
+    if "format" not in body:
+        # whole, but what another file holds
+        raise damaged(place.at(MARKER), "was changed", place.at(MARKER))
+    if body["format"] != FORMAT or body.get("layout") != LAYOUT:
         raise InputError(
-            f"store {place.root}: {MARKER} says {body.get('format')} {body.get('layout')!r}, which is not "
+            f"store {place.root}: {MARKER} says {body['format']} {body.get('layout')!r}, which is not "
             f"{FORMAT} {LAYOUT}; use the version of value-harvest that made it, or set another `store:`"
         )
     return True
