@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,26 @@ def test_a_damaged_commit_is_refused_and_deleting_it_mends_the_store(somewhere: 
     assert _commit(store, b"again", before.unit) == before
     assert verify_store(store.root) == []
     assert orphans(store.root) == []
+
+
+def test_a_file_that_is_touched_while_threads_read_it_is_read_by_all(tmp_path: Path):
+    store = Store(tmp_path).prepare()
+    commit = store.commit(UNIT, ".parquet", lambda path: path.write_bytes(b"0123456789"), {})
+    tree = store.open(commit)
+    all_read, begun = threading.Barrier(4), set()
+
+    class Touched(Folder):
+        def read_range(self, key: str, start: int, stop: int, stamp: str) -> bytes | None:
+            # at first, all hold the stamp of a file that was touched since
+            if start not in begun:
+                begun.add(start)
+                all_read.wait(10)
+                return None
+            return super().read_range(key, start, stop, stamp)
+
+    tree.place = Touched(store.root)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda at: tree.read_range("", at, at + 2), range(4))) == [b"01", b"12", b"23", b"34"]
 
 
 def test_a_plan_is_kept_once_under_its_own_hash(somewhere: Somewhere):
