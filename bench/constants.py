@@ -73,8 +73,8 @@ def measure() -> Constants:
         arrays, attributes = rows_unit(labels, rows)
         write = partial(write_group, arrays=arrays, attributes=attributes)
         size = sum(values.nbytes for _, values in arrays.values())
-        write_s = _least(lambda: _commit_anew(Store(folder / "one"), write)) / size
-        find_s = _find_s(Store(folder / "many"))
+        write_s = _least(lambda: _commit_anew(Store(folder / "one").prepare(), write)) / size
+        find_s = _find_s(Store(folder / "many").prepare())
         weight = weigh(2)
         merges = {
             kind: min(

@@ -56,7 +56,7 @@ class Asked:
 
 def merge_costs(model: Model, asked: Asked, rounds: int, folder: Path) -> dict[str, list[Cost]]:
     """What merging so many units and the copies beside it cost, round by round."""
-    store = Store(folder / "units")
+    store = Store(folder / "units").prepare()
     units = _filled(store, model, asked)
     # in a process of its own, whose memory is what the merge takes
     with ProcessPoolExecutor(1, get_context("spawn")) as process:

@@ -86,7 +86,11 @@ def idle_at_least(forward_s: float, keep_s: float) -> float:
 
 
 def _run(model: Model, rows: RequestRows, contender: str, pace: Pace, folder: Path) -> Waited:
-    engine, store, labels = PacedEngine(rows, pace.forward_s), Store(folder), labels_of(model, "g", pace.num_questions)
+    engine, store, labels = (
+        PacedEngine(rows, pace.forward_s),
+        Store(folder).prepare(),
+        labels_of(model, "g", pace.num_questions),
+    )
     tasks = [capture_task(f"{at}", labels, CONTENDERS[contender], store) for at in range(pace.num_units)]
     began = time.process_time()
     with ThreadPoolExecutor(1) as thread, ThreadPoolExecutor(_IN_FLIGHT) as callers:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.task import Task
+from harvest.errors import StoreError
 from harvest.fleet import Fleet
 from harvest.provenance import Pass, Source, provenance, timed
 from harvest.store.commit import Commit, Store
@@ -187,7 +188,8 @@ def generate(
 ) -> list[Completion]:
     """The answers in the order asked; only those that the store lacks are generated.
 
-    Raises UnitsFailed if some could not be generated; the others are kept.
+    Raises UnitsFailed if some could not be generated; the others are kept; StoreError if the store
+    lacks answers that were.
     """
     keyed, answers = _keyed(requests, generation), Answers(store)
     missing = list(_pending(keyed, answers).items())
@@ -201,5 +203,10 @@ def generate(
         tasks.append(Task(task.unit, task, cost=float(cost)))
     fleet.run(stage, tasks)
     answers.refresh()
+    if lost := [key for key, _ in missing if key not in answers]:
+        raise StoreError(
+            f"store {store.root}: lacks {len(lost)} of {len(missing)} answers that {stage} has just committed "
+            f"(the first: {lost[0]}); make it the same place on every node and run again"
+        )
     found = answers.read(key for key, _ in keyed)
     return [found[key] for key, _ in keyed]

@@ -36,7 +36,10 @@ _NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIS
 
 @dataclass(frozen=True, init=False)
 class Store:
-    """Committed units in a folder or a bucket. Holds no state, so it travels to workers as a path does."""
+    """Committed units in a folder or a bucket. Holds no state, so it travels to workers as a path does.
+
+    Only `prepare` makes it: where it is gone, or not mounted, nothing is written.
+    """
 
     root: str
     # an absolute path, or s3://BUCKET/PREFIX
@@ -84,10 +87,10 @@ class Store:
         """The unit's commit: this attempt's, or an earlier one's if this came too late and was thrown away.
 
         `write` makes the attempt, a file or a folder, at the local path it is given. Raises StoreError if the disk is
-        full, or the store can't be written or reached; then nothing is committed.
+        full, or the store isn't there or can't be written or reached; then nothing is committed.
         """
         slot = unit_slot(_known(unit))
-        marker.prepare(self.place)
+        marker.expect(self.place)
         return attempts.commit(self.place, slot, Draft(suffix, write, provenance, tuple(members)))
 
     def find(self, unit: str) -> Commit | None:
@@ -123,8 +126,11 @@ class Store:
         return attempts.tree_of(self.place, unit_slot(commit.unit), commit)
 
     def write_plan(self, plan: Mapping[str, object]) -> str:
-        """Keeps a plan under its own hash, which comes back; writing it again changes nothing."""
-        marker.prepare(self.place)
+        """Keeps a plan under its own hash, which comes back; writing it again changes nothing.
+
+        Raises StoreError if the store isn't there.
+        """
+        marker.expect(self.place)
         return write_plan(self.place, plan)
 
     def has_plan(self, key: str) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
 
 from harvest.errors import InputError, StoreError
 from harvest.store.attempts import Slot, find, tree_of
 from harvest.store.commit import Store
 from harvest.store.gc import slots
 from harvest.store.marker import require
-from harvest.store.place import in_parallel
+from harvest.store.place import Place, in_parallel, is_url
 from harvest.store.plan import is_plan, read_plan, write_plan
-from harvest.store.record import Commit, sealed_commit
+from harvest.store.record import Commit, read_record, sealed_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ def export(source: Store, target: Store) -> Exported:
     require(source.place)
     if source.root == target.root:
         raise InputError(f"export: {target.root} is the store itself; name another place")
+    shorter, longer = sorted(map(_below, (source.root, target.root)), key=len)
+    if longer.startswith(shorter):
+        raise InputError(f"export: of {source.root} and {target.root} one is inside the other; name another place")
     target.prepare()
     sizes = []
     entries = source.place.list("")
@@ -50,22 +55,38 @@ def export(source: Store, target: Store) -> Exported:
     return Exported(len(copied), len(sizes) - len(copied), sum(copied))
 
 
+def _below(root: str) -> str:
+    """What the names of all that is in a store begin with."""
+    return f"{root if is_url(root) else Path(root).resolve()}".rstrip("/") + "/"
+
+
 def _copy(source: Store, target: Store, slot: Slot, commit: Commit) -> int | None:
     """The bytes copied; None if they were there."""
-    place, data = target.place, sealed_commit(commit)
+    place = target.place
     there = find(place, slot)
     if there is not None:
-        if there != commit:
+        if replace(there, attempt=commit.attempt) != commit:
             raise InputError(
                 f"export: {target.root} has another commit of {slot.name}; export to an empty place, or use that store"
             )
         return None
     tree = tree_of(source.place, slot, commit)
+    commit = _placed(place, slot, commit)
+    data = sealed_commit(commit)
     key = f"{slot.folder}/{commit.attempt}"
     in_parallel(lambda name: place.put(f"{key}/{name}".rstrip("/"), tree.read(name)), tree.files)
     place.settle(key)
     if not place.create(f"{slot.folder}/{commit.stem}.json", data):
-        raise StoreError(f"export: {place.at(key)} was collected meanwhile; export to an empty place")
+        raise StoreError(f"export: {place.at(key)} was collected meanwhile; run again")
     if not place.create(slot.commit, data):
         raise InputError(f"export: {target.root} was given another commit of {slot.name} meanwhile; use that store")
     return commit.size_bytes
+
+
+def _placed(place: Place, slot: Slot, commit: Commit) -> Commit:
+    """The commit at the target: under another name where gc has collected what a stopped export left of it."""
+    try:
+        is_collected = read_record(place, f"{slot.folder}/{commit.stem}.json") is None
+    except FileNotFoundError:
+        is_collected = False
+    return replace(commit, attempt=commit.attempt.replace(commit.stem, uuid4().hex)) if is_collected else commit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -193,18 +194,21 @@ def _told(root: str) -> Iterator[None]:
     """Turns what the operating system says about a store into one sentence."""
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(*error.args) from error
+    except FileNotFoundError:
+        raise
+    except IsADirectoryError as error:
+        raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
     except OSError as error:
         raise StoreError(_sentence(root, error)) from error
 
 
 def _sentence(root: str, error: OSError) -> str:
     where = f"{error.strerror or error} ({error.filename})" if error.filename else str(error.strerror or error)
+    host = platform.node()
     if error.errno in FULL:
-        return f"store {root}: no space left; what is committed is safe: free some space and run again"
+        return f"store {root}: no space left on {host}; what is committed is safe: free some space and run again"
     if error.errno in _LOST:
-        return f"store {root}: {where}; what is committed is safe: mount the file system again and run again"
+        return f"store {root}: {where}; what is committed is safe: mount the file system on {host} and run again"
     if error.errno in _LINKLESS:
         return f"store {root}: {where}; its file system has no hard links: set another `store:`"
-    return f"store {root}: {where}; make it usable or set another `store:`"
+    return f"store {root}: {where}; make it usable on {host} or set another `store:`"

@@ -188,7 +188,9 @@ def _settle(place: Place, one: Leftover) -> bool:
     """Whether it is a leftover no more."""
     slot, stem = one.slot, one.key.rpartition("/")[2]
     if slot is not None and one.kind == "whole":
-        return adopt(place, slot) is not None
+        # of several whole ones one is adopted, and the others are beaten
+        made = adopt(place, slot)
+        return made is not None and made.stem == stem
     if slot is not None and one.kind == "unfinished":
         data = tombstone(slot.name, stem)
         if not place.create(f"{one.key}.json", data):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harvest.errors import DamagedStore, InputError
+import platform
+
+from harvest.errors import DamagedStore, InputError, StoreError
 from harvest.store.place import Place
 from harvest.store.sealed import damaged, seal, unseal
 
@@ -38,9 +40,12 @@ def has_marker(place: Place) -> bool:
     except FileNotFoundError:
         return False
     body = unseal(data, place.at(MARKER))
-    if body.get("format") != FORMAT or body.get("layout") != LAYOUT:
+    if "format" not in body:
+        # whole, but what another file holds
+        raise damaged(place.at(MARKER), "was changed", place.at(MARKER))
+    if body["format"] != FORMAT or body.get("layout") != LAYOUT:
         raise InputError(
-            f"store {place.root}: {MARKER} says {body.get('format')} {body.get('layout')!r}, which is not "
+            f"store {place.root}: {MARKER} says {body['format']} {body.get('layout')!r}, which is not "
             f"{FORMAT} {LAYOUT}; use the version of value-harvest that made it, or set another `store:`"
         )
     return True
@@ -53,6 +58,18 @@ def require(place: Place) -> None:
     if not set(strays(place)) & set(ROOMS):
         raise InputError(f"there is no store at {place.root}; name the folder, or the s3:// URL, that holds {MARKER}")
     raise lost_marker(place)
+
+
+def expect(place: Place) -> None:
+    """Raises StoreError unless the store that the driver made is here: whoever writes to it may not make another.
+
+    Raises as prepare does if it is of another layout, or its marker was changed.
+    """
+    if not has_marker(place):
+        raise StoreError(
+            f"store {place.root}: is not there on {platform.node()}, which sees no {MARKER} in it (is it mounted?); "
+            "make it the same on every node and run again"
+        )
 
 
 def lost_marker(place: Place) -> DamagedStore:

@@ -65,8 +65,13 @@ def parse_record(data: bytes, key: str, where: str) -> Commit | None:
         if (folder.rpartition("/")[2], name) != (unit, body["collected"]):
             raise damaged(where, f"is the record of {unit}", where)
         return None
-    commit = Commit(**{**body, "files": _files(body["files"]), "members": tuple(body["members"])})
-    if not _ATTEMPT.fullmatch(commit.attempt) or not all(map(_stays_inside, commit.files)):
+    try:
+        commit = Commit(**{**body, "files": _files(body["files"]), "members": tuple(body["members"])})
+        is_inside = _ATTEMPT.fullmatch(commit.attempt) and all(map(_stays_inside, commit.files))
+    except (KeyError, TypeError, AttributeError):
+        # whole, but what another file holds
+        raise damaged(where, "was changed", where) from None
+    if not is_inside:
         raise damaged(where, "names files outside the store", where)
     if name != unit and (folder.rpartition("/")[2], name) != (unit, commit.stem):
         raise damaged(where, f"is the record of {unit}", where)

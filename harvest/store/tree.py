@@ -40,8 +40,3 @@ def _file(tree: Path, name: str) -> File:
 def sha256_of(files: Sequence[File]) -> str:
     """One hash over names, sizes and contents."""
     return sha256(canonical_json([[one.name, one.size_bytes, one.sha256] for one in files])).hexdigest()
-
-
-def tree_sha256(path: Path) -> str:
-    """One hash over the names, sizes and contents of everything at a path."""
-    return sha256_of(listing(path))

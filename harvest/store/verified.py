@@ -58,16 +58,17 @@ class Tree:
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Some bytes of a file all of which was compared with the record; raises DamagedStore."""
         while True:
-            if name not in self._stamps:
-                self._stamps[name] = self._check(name)
+            # several threads read one tree: what another drops meanwhile is still in hand
+            stamp = self._stamps.get(name) or self._check(name)
+            self._stamps[name] = stamp
             try:
-                data = self.place.read_range(self.key_of(name), start, stop, self._stamps[name])
+                data = self.place.read_range(self.key_of(name), start, stop, stamp)
             except FileNotFoundError:
                 raise self._damaged(name, "is missing") from None
             if data is not None and len(data) == stop - start:
                 return data
             # replaced since, or touched
-            del self._stamps[name]
+            self._stamps.pop(name, None)
 
     def _check(self, name: str) -> str:
         """The stamp of a file that is as recorded."""

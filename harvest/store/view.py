@@ -8,10 +8,11 @@ merged/<hash>.json               its commit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from harvest.errors import NeedsRows
+from harvest.errors import NeedsRows, StoreError
 from harvest.store import attempts, marker
 from harvest.store.arrays import check_whole
 from harvest.store.attempts import Draft, Slot, view_slot
@@ -40,7 +41,7 @@ def publish(place: Place, key: str, suffix: str, sources: Sources, build: Callab
     slot, draft = view_slot(key), Draft(suffix, write, {"sources": list(sources)})
     found = attempts.find(place, slot)
     if found is None:
-        marker.prepare(place)
+        marker.expect(place)
         found = attempts.commit(place, slot, draft)
     else:
         _mend(place, slot, draft, attempts.tree_of(place, slot, found))
@@ -57,14 +58,17 @@ def _mend(place: Place, slot: Slot, draft: Draft, tree: Tree) -> None:
         return
     # an attempt without a record, which gc takes if this process is killed
     again = f"{slot.folder}/{uuid4().hex}{draft.suffix}"
-    with place.staged(again) as path:
-        draft.write(path)
-        if listing(path) != tuple(tree.files.values()):
-            raise damaged(str(tree), "is missing in part, and folding it again gives other bytes", tree.record)
-        for name in missing:
-            place.put(tree.key_of(name), (path / name).read_bytes())
-    place.settle(tree.key)
-    place.remove(again)
+    try:
+        with place.staged(again) as path:
+            draft.write(path)
+            if listing(path) != tuple(tree.files.values()):
+                raise damaged(str(tree), "is missing in part, and folding it again gives other bytes", tree.record)
+            for name in missing:
+                place.put(tree.key_of(name), (path / name).read_bytes())
+        place.settle(tree.key)
+    finally:
+        with suppress(StoreError):
+            place.remove(again)
 
 
 def view_record(path: str | Path) -> Commit | None:

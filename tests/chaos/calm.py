@@ -14,7 +14,7 @@ class Calm:
     """What a job's merged view must be."""
 
     def __init__(self, root: Path) -> None:
-        self._store = Store(root)
+        self._store = Store(root).prepare()
         self._digests: dict[int, str] = {}
 
     def sha256(self, num_units: int) -> str:

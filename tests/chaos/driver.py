@@ -68,6 +68,7 @@ def work(spec: dict[str, Any]) -> None:
     environment = {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1", **spec.get("environment", {})}
     hire = Hire(store, journal, spec.get("pace_s", 0.02), spec.get("small", False), retry_s)
     be_patient(retry_s)
+    store.prepare()
     with Pool(
         hire, spec.get("actors", 2), num_cpus=1, env=environment, policy=Policy(**spec.get("policy", {}))
     ) as pool:

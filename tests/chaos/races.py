@@ -14,7 +14,7 @@ from pathlib import Path
 from chaos.job import copy_part, is_commit, measure, num_bytes, unit_of, writer
 from chaos.journal import Journal, wait_until
 from harvest.store.commit import Store
-from harvest.store.tree import tree_sha256
+from harvest.store.tree import listing, sha256_of
 
 
 def stop(journal: Journal, number: int, where: str) -> None:
@@ -69,7 +69,7 @@ def race(store: Store, journal: Journal, salt: int, *, num_racers: int, num_unit
             line_up(journal, salt, num_racers, number)
             plain = writer(measure(number, salt))
             (partial(stopping, journal, number, plain) if number in stops and number % 2 else plain)(path)
-            own = tree_sha256(path)
+            own = sha256_of(listing(path))
 
         commit = store.commit(unit_of(number), ".zarr", write, {"salt": salt})
         journal.note("won" if commit.provenance["salt"] == salt else "lost", number, f"{own} {commit.sha256}")

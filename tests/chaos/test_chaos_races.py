@@ -20,7 +20,7 @@ from chaos.job import measure, unit_of, writer
 from chaos.journal import Journal
 from chaos.table import Row, scaled
 from harvest.store.commit import Store
-from harvest.store.tree import tree_sha256
+from harvest.store.tree import listing, sha256_of
 from harvest.store.verify import verify_store
 
 NUM_RACERS = 4
@@ -54,7 +54,7 @@ def test_racing_attempts_and_zombies_never_part_bytes_from_their_commit(
 ) -> None:
     line = row("racing attempts, SIGSTOP zombies", "no mismatch between bytes and commit")
     num_units = -(-scaled(500) // NUM_RACERS)
-    store, journal = Store(tmp_path / "store"), Journal(tmp_path / "evidence")
+    store, journal = Store(tmp_path / "store").prepare(), Journal(tmp_path / "evidence")
     journal.folder.mkdir()
     stops: list[list[int]] = [[] for _ in range(NUM_RACERS)]
     for number in dice.sample(range(num_units), num_units // 3):
@@ -79,7 +79,8 @@ def test_racing_attempts_and_zombies_never_part_bytes_from_their_commit(
         assert {one.detail.split()[1] for one in ends} == {commit.sha256}
         assert len({one.detail.split()[0] for one in ends}) == NUM_RACERS, "their bytes were to differ"
         writer(measure(number, int(str(commit.provenance["salt"]))))(tmp_path / f"again-{number}")
-        assert tree_sha256(Path(str(store.open(commit)))) == commit.sha256 == tree_sha256(tmp_path / f"again-{number}")
+        for path in (Path(str(store.open(commit))), tmp_path / f"again-{number}"):
+            assert sha256_of(listing(path)) == commit.sha256
     late = {(one.pid, one.number): one.detail for one in entries if one.what == "continued"}
     assert all(one.what != "won" for one in entries if (one.pid, one.number) in late)
     assert verify_store(store.root) == []

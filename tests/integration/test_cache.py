@@ -119,6 +119,7 @@ class Desk:
         """Do the stages; what was paid for them."""
         before = set(commits(self.store))
         study.folder.prepare()
+        study.store.prepare()
         assert self.fleet is not None
         self.said.clear()
         self.fleet.on_progress = self.said.append

@@ -106,7 +106,7 @@ def test_from_answers_to_top_questions_and_quantiles(engine, tmp_path: Path):
         )
         for at in range(7)
     ]
-    store = Store(tmp_path)
+    store = Store(tmp_path).prepare()
     blocks = plan_blocks(answered, capturing)
     for task in missing_tasks(blocks, store):
         run_task(task, engine)

@@ -50,7 +50,7 @@ def merged(store: Store, parts: list[list[float]]) -> np.ndarray:
 def test_merging_is_adding_in_any_order_and_equals_one_pass(parts: list[list[float]], random):
     everything = [value for part in parts for value in part]
     with TemporaryDirectory() as folder:
-        store = Store(Path(folder))
+        store = Store(Path(folder)).prepare()
         found = merged(store, parts)
         assert found.tolist() == np.sum([counts_of(part) for part in parts], axis=0).tolist()
         assert found.tolist() == merged(store, [everything]).tolist()

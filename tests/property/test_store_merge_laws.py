@@ -23,7 +23,7 @@ def test_parts_equal_all_at_once(lengths: list[list[int]], seed: int):
     parts = [random_questions(seed + index, each, layers=1, neurons=3) for index, each in enumerate(lengths)]
     everything = [question for part in parts for question in part]
     with TemporaryDirectory() as folder:
-        store = Store(Path(folder))
+        store = Store(Path(folder)).prepare()
         units = [commit_moments(store, str(index), "g", part).unit for index, part in enumerate(parts)]
         found = open_merged(merge_moments(store, units, {})).sel(group="g").load()
     assert found["token_count"] == sum(map(len, everything))

@@ -54,6 +54,7 @@ def captured(tmp_path: Path, model: Path, neurons: Path, capture: dict) -> tuple
     }
     run = StudyRun(Study.model_validate(settings))
     run.folder.prepare()
+    run.store.prepare()
     completions = [Completion((1, 2, 3), "", "stop") for _ in run.items]
     write_responses(run.folder / "responses.parquet", run.items, run.role_prompts, completions)
     engine = MadeUpEngine((3, 96), (0, 1, 2))

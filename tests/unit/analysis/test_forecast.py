@@ -61,7 +61,7 @@ def engine(run: StudyRun) -> Answering:
 def answer(run: StudyRun, numbers: range) -> None:
     requests = [Request(run.role_prompts[number].token_ids) for number in numbers]
     keys = tuple(run.responding.key(request) for request in requests)
-    run_task(GenerationTask(keys, tuple(requests), run.responding.sampling, run.store), engine(run))
+    run_task(GenerationTask(keys, tuple(requests), run.responding.sampling, run.store.prepare()), engine(run))
 
 
 def answered(run: StudyRun) -> list[Answered]:

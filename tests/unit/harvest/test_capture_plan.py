@@ -170,7 +170,7 @@ def test_the_same_neurons_in_another_order_are_the_same_histogram():
 
 
 def test_a_block_commits_its_kinds_and_only_the_missing_ones(tmp_path: Path):
-    store, engine = Store(tmp_path / "store"), MadeUpEngine()
+    store, engine = Store(tmp_path / "store").prepare(), MadeUpEngine()
     moments_only = replace(CAPTURING, kinds=("moments",))
     every = [answered("q1"), answered("q2", answer=1)]
     (first,) = missing_tasks(plan_blocks(every, moments_only), store)
@@ -192,7 +192,7 @@ def test_a_block_commits_its_kinds_and_only_the_missing_ones(tmp_path: Path):
 
 
 def test_a_kind_that_is_missing_makes_its_own_pass_and_commits_its_own_unit(tmp_path: Path):
-    store, engine = Store(tmp_path / "store"), MadeUpEngine(layers=(0, 4))
+    store, engine = Store(tmp_path / "store").prepare(), MadeUpEngine(layers=(0, 4))
     every = [answered("q1"), answered("q2", answer=1)]
     of_rows, of_plan = missing_tasks(plan_blocks(every, EVERYTHING), store)
     assert (of_rows.kinds, of_plan.kinds) == (("moments", "rows", "maxima"), ("histogram",))
@@ -210,7 +210,7 @@ def test_a_kind_that_is_missing_makes_its_own_pass_and_commits_its_own_unit(tmp_
 
 
 def test_a_task_makes_no_pass_for_what_was_committed_since_it_was_made(tmp_path: Path):
-    store, engine = Store(tmp_path / "store"), MadeUpEngine()
+    store, engine = Store(tmp_path / "store").prepare(), MadeUpEngine()
     blocks = plan_blocks([answered("q1"), answered("q2")], EVERYTHING)
     tasks, others = missing_tasks(blocks, store), missing_tasks(blocks, store)
     for other in others:
@@ -221,7 +221,7 @@ def test_a_task_makes_no_pass_for_what_was_committed_since_it_was_made(tmp_path:
 
 
 def test_units_of_one_pass_say_so_and_what_it_cost(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     for task in missing_tasks(plan_blocks([answered("q1"), answered("q2")], EVERYTHING), store):
         run_task(task, MadeUpEngine())
     said = {kind: commit.provenance for kind in EVERYTHING.kinds for commit in store.commits(kind)}
@@ -234,7 +234,7 @@ def test_units_of_one_pass_say_so_and_what_it_cost(tmp_path: Path):
 
 
 def test_maxima_have_the_attributes_of_rows_and_no_position_without_a_token(tmp_path: Path):
-    store, engine = Store(tmp_path / "store"), MadeUpEngine(layers=(0, 4))
+    store, engine = Store(tmp_path / "store").prepare(), MadeUpEngine(layers=(0, 4))
     task, _ = missing_tasks(plan_blocks([answered("q1"), answered("q2", answer=1)], EVERYTHING), store)
     run_task(task, engine)
     paths = {kind: store.open(store.find(task.block.units[kind])) for kind in task.kinds}
@@ -249,7 +249,7 @@ def test_maxima_have_the_attributes_of_rows_and_no_position_without_a_token(tmp_
 
 
 def test_a_histogram_holds_its_neurons_edges_and_every_planned_token(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     _, task = missing_tasks(plan_blocks([answered("q1"), answered("q2")], EVERYTHING), store)
     run_task(task, MadeUpEngine())
     path = store.open(store.find(task.block.units["histogram"]))
@@ -260,7 +260,7 @@ def test_a_histogram_holds_its_neurons_edges_and_every_planned_token(tmp_path: P
 
 
 def test_a_histogram_that_lost_a_token_is_not_committed_and_the_others_are(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     of_rows, task = missing_tasks(plan_blocks([answered("q1")], EVERYTHING), store)
     run_task(of_rows, MadeUpEngine(lost=1))
     with pytest.raises(CaptureError, match="histogram of layer 0, neuron 0: 2 tokens counted of 3 planned; check"):
@@ -269,7 +269,7 @@ def test_a_histogram_that_lost_a_token_is_not_committed_and_the_others_are(tmp_p
 
 
 def test_blocks_that_are_all_committed_start_no_engine(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     blocks = plan_blocks([answered("q1")], CAPTURING)
     for task in missing_tasks(blocks, store):
         run_task(task, MadeUpEngine())
@@ -279,7 +279,7 @@ def test_blocks_that_are_all_committed_start_no_engine(tmp_path: Path):
 
 
 def test_an_answer_too_long_for_a_row_is_refused_before_its_row_is_committed(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     (task,) = missing_tasks(plan_blocks([answered("q1")], CAPTURING), store)
     with pytest.raises(CaptureError, match=f"^{GROUP}: an answer has more than 65535 counted tokens; lower respond"):
         run_task(task, MadeUpEngine(tokens=65536))

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from captured import run_task
 
+from cluster.task import Task
 from harvest.engine.options import EngineOptions
-from harvest.errors import DamagedStore
-from harvest.generate import Answers, Generation, GenerationTask, pending
+from harvest.errors import DamagedStore, StoreError
+from harvest.generate import Answers, Generation, GenerationTask, generate, pending
 from harvest.store.commit import Store
 from harvest.store.verify import verify_store
 from harvest.types import Completion, Edit, EditRow, Request, Sampling
@@ -81,7 +82,7 @@ def test_whatever_an_answer_depends_on_changes_its_key():
 
 
 def test_answers_come_back_as_they_were_given(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     strange = [Completion((), "", "length"), Completion((0, 2**31 - 1), "\x00 和谐 \U0001f600 <script>", "stop")]
 
     class Strange(Talker):
@@ -95,7 +96,7 @@ def test_answers_come_back_as_they_were_given(tmp_path: Path):
 
 
 def test_pending_is_each_missing_request_once_in_the_order_asked(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     a, b, c, d = REQUESTS
     assert list(pending([c, a, c, b, a], GENERATION, store).values()) == [c, a, b]
     run_task(task(store, [a, d]), Talker("one"))
@@ -105,7 +106,7 @@ def test_pending_is_each_missing_request_once_in_the_order_asked(tmp_path: Path)
 
 
 def test_the_first_commit_of_an_answer_counts_for_ever(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     a, b, c, _ = REQUESTS
     run_task(task(store, [a, b]), Talker("first"))
     # another study, another company: the same request twice in the store
@@ -115,7 +116,7 @@ def test_the_first_commit_of_an_answer_counts_for_ever(tmp_path: Path):
 
 
 def test_a_task_measured_twice_leaves_the_first_answers(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     first, late = (task(store, REQUESTS).measure(Talker(words)) for words in ("first", "second"))
     for measured in (first, late):
         task(store, REQUESTS).keep(measured)
@@ -124,7 +125,7 @@ def test_a_task_measured_twice_leaves_the_first_answers(tmp_path: Path):
 
 
 def test_a_task_asks_only_what_nobody_has_answered_since_it_was_made(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     a, b, c, d = REQUESTS
     ours, theirs, mine = task(store, [a, b, c]), task(store, [b, d]), Talker("mine")
     assert run_task(theirs, Talker("theirs")) == 2 * (3 + 4)
@@ -139,7 +140,7 @@ def test_a_task_asks_only_what_nobody_has_answered_since_it_was_made(tmp_path: P
 
 
 def test_an_engine_that_answers_too_few_commits_nothing(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
 
     class Short(Talker):
         def answer(self, requests, sampling):
@@ -150,8 +151,25 @@ def test_an_engine_that_answers_too_few_commits_nothing(tmp_path: Path):
     assert store.commits("answers") == []
 
 
+class Elsewhere:
+    """A fleet whose nodes have another disk at the store's path."""
+
+    num_engines = 1
+
+    def run(self, stage: str, tasks: list[Task]) -> None:
+        pass
+
+
+def test_answers_that_went_elsewhere_are_a_typed_error(tmp_path: Path):
+    store = Store(tmp_path / "store").prepare()
+    with pytest.raises(StoreError, match=rf"^store {store.root}: lacks 4 of 4 answers that respond has just") as caught:
+        generate("respond", REQUESTS, GENERATION, store, Elsewhere())
+    assert caught.value.ends_run
+    assert "\n" not in str(caught.value)
+
+
 def test_a_changed_answer_is_an_error_and_not_an_answer(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     run_task(task(store, REQUESTS), Talker("first"))
     (commit,) = store.commits("answers")
     path = Path(str(store.open(commit)))
@@ -161,7 +179,7 @@ def test_a_changed_answer_is_an_error_and_not_an_answer(tmp_path: Path):
 
 
 def test_an_answer_says_where_it_came_from(tmp_path: Path):
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     run_task(task(store, REQUESTS), Talker("x"))
     (commit,) = store.commits("answers")
     assert (commit.provenance["mode"], commit.provenance["wall_s"] >= 0) == ("generate", True)

@@ -22,7 +22,7 @@ from harvest.store.verify import verify_store
 
 
 def _views(root: Path | str) -> tuple[str, str]:
-    store = Store(root)
+    store = Store(root).prepare()
     groups = ["voice.zh/和谐/support", "voice.zh/和谐/conflict"]
     moments = [commit_moments(store, g, g, random_questions(i, [3, 2])).unit for i, g in enumerate(groups)]
     rows = [commit_rows(store, g, g, random_questions(i, [3, 2] * 40)).unit for i, g in enumerate(groups)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def _commit(store: Store, data: bytes, unit: str = UNIT):
 
 
 def test_a_commit_is_found_again_with_all_that_was_said_about_it(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     assert store.find(UNIT) is None
     assert store.committed([UNIT]) == set()
     made = store.commit(UNIT, ".parquet", lambda path: path.write_bytes(b"abc"), {"host": "和", "v": [1]}, ["a", "b"])
@@ -44,7 +46,7 @@ def test_a_commit_is_found_again_with_all_that_was_said_about_it(somewhere: Some
 
 
 def test_the_first_commit_wins_and_nothing_is_written_after_it(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     first = _commit(store, b"first")
     before = somewhere.files.names()
     assert _commit(store, b"second") == first
@@ -53,7 +55,7 @@ def test_the_first_commit_wins_and_nothing_is_written_after_it(somewhere: Somewh
 
 
 def test_an_attempt_that_another_overtook_is_removed(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
 
     def slow(path: Path) -> None:
         _commit(store, b"fast")
@@ -67,7 +69,7 @@ def test_an_attempt_that_another_overtook_is_removed(somewhere: Somewhere):
 
 
 def test_a_writer_that_fails_where_another_committed_has_the_other_s_commit(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
 
     def fail(path: Path) -> None:
         _commit(store, b"other")
@@ -80,7 +82,7 @@ def test_a_writer_that_fails_where_another_committed_has_the_other_s_commit(some
 def test_commits_of_a_kind_come_in_one_order_whatever_the_clocks_show(
     somewhere: Somewhere, monkeypatch: pytest.MonkeyPatch
 ):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     clock = iter([5, 10**20, -(10**9), 5, 0])
     with monkeypatch.context() as jumping:
         jumping.setattr(time, "time_ns", lambda: next(clock))
@@ -98,7 +100,7 @@ def test_a_failed_attempt_leaves_nothing(somewhere: Somewhere):
         (path / "part").write_bytes(b"half")
         raise RuntimeError("broke")
 
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     with pytest.raises(RuntimeError, match="broke"):
         store.commit(UNIT, ".zarr", fail, {})
     assert somewhere.files.names() == ["store.json"]
@@ -106,7 +108,7 @@ def test_a_failed_attempt_leaves_nothing(somewhere: Somewhere):
 
 
 def test_a_writer_that_was_taken_for_dead_writes_again_under_another_name(somewhere: Somewhere):
-    store, place = Store(somewhere.root), Store(somewhere.root).place
+    store, place = Store(somewhere.root).prepare(), Store(somewhere.root).place
     names = []
 
     def write(path: Path) -> None:
@@ -125,7 +127,7 @@ def test_a_writer_that_was_taken_for_dead_writes_again_under_another_name(somewh
 
 
 def test_an_attempt_whose_writer_was_stopped_before_the_commit_is_not_made_twice(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     made = _commit(store, b"paid for")
     somewhere.files.delete(f"commits/{UNIT}.json")
 
@@ -148,7 +150,7 @@ def test_an_interrupt_right_after_the_commit_keeps_it(tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         return made
 
-    store = Store(tmp_path)
+    store = Store(tmp_path).prepare()
     monkeypatch.setattr(Folder, "create", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _commit(store, b"abc")
@@ -163,7 +165,7 @@ def test_a_link_that_is_made_but_reported_as_failed_counts_as_made(tmp_path: Pat
         link(source, target)
         raise FileExistsError
 
-    store = Store(tmp_path)
+    store = Store(tmp_path).prepare()
     monkeypatch.setattr(os, "link", reported_as_failed)
     commit = _commit(store, b"abc")
     assert store.open(commit).read() == b"abc"
@@ -181,7 +183,7 @@ def test_a_store_that_cannot_be_written_says_so_in_one_sentence(tmp_path: Path):
 
 
 def test_a_damaged_attempt_is_refused_by_name(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     commit = commit_moments(store, "a", "g", random_questions(0, [2]))
     tree = store.open(commit)
     chunk = tree.key_of("m2/c/0/0")
@@ -199,7 +201,7 @@ def test_a_damaged_attempt_is_refused_by_name(somewhere: Somewhere):
 
 
 def test_a_file_read_in_parts_is_compared_again_when_it_is_replaced(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     commit = _commit(store, b"0123456789")
     key, tree = f"attempts/{UNIT}/{commit.attempt}", store.open(commit)
     assert tree.read_range("", 2, 5) == b"234"
@@ -225,8 +227,28 @@ def test_a_damaged_commit_is_refused_and_deleting_it_mends_the_store(somewhere: 
     assert orphans(store.root) == []
 
 
+def test_a_file_that_is_touched_while_threads_read_it_is_read_by_all(tmp_path: Path):
+    store = Store(tmp_path).prepare()
+    commit = store.commit(UNIT, ".parquet", lambda path: path.write_bytes(b"0123456789"), {})
+    tree = store.open(commit)
+    all_read, begun = threading.Barrier(4), set()
+
+    class Touched(Folder):
+        def read_range(self, key: str, start: int, stop: int, stamp: str) -> bytes | None:
+            # at first, all hold the stamp of a file that was touched since
+            if start not in begun:
+                begun.add(start)
+                all_read.wait(10)
+                return None
+            return super().read_range(key, start, stop, stamp)
+
+    tree.place = Touched(store.root)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda at: tree.read_range("", at, at + 2), range(4))) == [b"01", b"12", b"23", b"34"]
+
+
 def test_a_plan_is_kept_once_under_its_own_hash(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     key = store.write_plan({"units": ["a"], "n": 1})
     before = somewhere.files.names()
     assert store.write_plan({"n": 1, "units": ("a",)}) == key
@@ -264,7 +286,7 @@ def test_names_that_are_no_units_reach_no_path(somewhere: Somewhere, name: str):
 def test_a_record_that_names_files_outside_the_store_is_damaged(tmp_path: Path):
     from harvest.store.sealed import seal
 
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store").prepare()
     commit = _commit(store, b"abc")
     (tmp_path / "secret").write_bytes(b"abc")
     [[_, size, sha]] = [(one.name, one.size_bytes, one.sha256) for one in commit.files]

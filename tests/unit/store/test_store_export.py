@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from stored import finished_store
 from harvest.errors import DamagedStore, InputError
 from harvest.store.commit import Store
 from harvest.store.export import export
+from harvest.store.gc import sweep
 from harvest.store.key import unit_name
 from harvest.store.reader import open_merged
 from harvest.store.verify import orphans, verify_store
@@ -60,6 +62,38 @@ def test_an_export_that_was_stopped_goes_on(tmp_path: Path):
         assert _contents(target) == whole
         for name in names:
             target.files.delete(name)
+
+
+def test_an_export_that_was_stopped_and_collected_goes_on(ends: tuple[Somewhere, Somewhere]):
+    source, target = ends
+    store, copy = finished_store(source.root), Store(target.root).prepare()
+    whole = _contents(source)
+    for name in [
+        name for name in whole if name.startswith(("attempts/rows", "merged/")) and name.endswith("/zarr.json")
+    ]:
+        target.files.write(name, whole[name])
+    assert sweep(copy, 0, delete=True).done == 4
+    assert export(store, copy).num_copied == 7
+    assert verify_store(copy.root) == []
+    assert export(store, copy).num_there == 7
+    for ours, theirs in zip(store.commits("rows"), copy.commits("rows"), strict=True):
+        assert ours.attempt != theirs.attempt
+        assert replace(theirs, attempt=ours.attempt) == ours
+        assert copy.open(theirs).differences() == []
+
+
+def test_neither_store_is_inside_the_other(tmp_path: Path, s3: S3):
+    below = finished_store(tmp_path / "store")
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    for target in (tmp_path, tmp_path / "store" / "copy", tmp_path / "link" / "copy"):
+        with pytest.raises(InputError, match="one is inside the other; name another place"):
+            export(below, Store(target))
+    above = finished_store(new_prefix(s3).root)
+    with pytest.raises(InputError, match="one is inside the other; name another place"):
+        export(above, Store(f"{above.root}/copy"))
+    assert verify_store(below.root) == verify_store(above.root) == []
+    # a longer name is no place inside
+    assert export(below, Store(tmp_path / "store-copy")).num_copied == 7
 
 
 def test_a_damaged_source_is_refused_by_name_and_what_it_belongs_to_is_not_committed(tmp_path: Path):

@@ -53,7 +53,7 @@ def _check(root: Path, commit: Path, attempt: Path, events: list[Event]) -> None
 
 
 def test_a_unit_and_a_view_are_on_the_disk_before_their_commits_appear(tmp_path: Path, events: list[Event]):
-    store = Store(tmp_path / "store", fsync=True)
+    store = Store(tmp_path / "store", fsync=True).prepare()
     root = Path(store.root)
     made = commit_moments(store, "a", "g", random_questions(0, [2]))
     assert events[0][0] == "forced"
@@ -64,7 +64,7 @@ def test_a_unit_and_a_view_are_on_the_disk_before_their_commits_appear(tmp_path:
 
 
 def test_a_plan_is_on_the_disk_before_it_appears(tmp_path: Path, events: list[Event]):
-    store = Store(tmp_path, fsync=True)
+    store = Store(tmp_path, fsync=True).prepare()
     key = store.write_plan({"units": []})
     for name in ("json", "sha256"):
         at = events.index(("appears", str(tmp_path / f"plans/{key}.{name}")))
@@ -72,7 +72,7 @@ def test_a_plan_is_on_the_disk_before_it_appears(tmp_path: Path, events: list[Ev
 
 
 def test_an_adopted_attempt_is_forced_too_and_without_fsync_nothing_is(tmp_path: Path, forced: list[str]):
-    unit = commit_moments(Store(tmp_path), "a", "g", random_questions(0, [2])).unit
+    unit = commit_moments(Store(tmp_path).prepare(), "a", "g", random_questions(0, [2])).unit
     assert forced == []
     (tmp_path / "commits" / f"{unit}.json").unlink()
     commit_moments(Store(tmp_path, fsync=True), "a", "g", random_questions(0, [2]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from places import Somewhere
 from stored import finished_store
 
@@ -9,6 +11,7 @@ from harvest.store.attempts import unit_slot
 from harvest.store.commit import Store
 from harvest.store.gc import HOUR_S, leftovers, sweep, twin_key
 from harvest.store.key import unit_name
+from harvest.store.record import sealed_commit
 from harvest.store.verify import orphans, verify_store
 
 NEW = unit_name("rows", {"name": "never committed"})
@@ -60,7 +63,7 @@ def test_an_abandoned_attempt_leaves_a_tombstone_until_its_unit_is_committed(som
 
 
 def test_a_whole_attempt_without_a_commit_is_committed_and_not_removed(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     made = store.commit(NEW, ".parquet", lambda path: path.write_bytes(b"paid for"), {})
     somewhere.files.delete(f"commits/{NEW}.json")
     _abandon(somewhere)
@@ -72,8 +75,26 @@ def test_a_whole_attempt_without_a_commit_is_committed_and_not_removed(somewhere
     assert orphans(store.root) == []
 
 
+def test_of_two_whole_attempts_one_is_committed_and_each_is_done_once(somewhere: Somewhere):
+    store = Store(somewhere.root).prepare()
+    made = store.commit(NEW, ".parquet", lambda path: path.write_bytes(b"paid for"), {})
+    somewhere.files.delete(f"commits/{NEW}.json")
+    second = replace(made, attempt=f"{STEM}.parquet")
+    somewhere.files.write(f"attempts/{NEW}/{STEM}.parquet", b"paid for")
+    somewhere.files.write(f"attempts/{NEW}/{STEM}.json", sealed_commit(second))
+    found = sweep(store, 0, delete=True)
+    beaten = somewhere.files.names()
+    assert [one.kind for one in found.listed] == ["whole", "whole"]
+    # one was committed, and the other, which that made a beaten one, removed
+    assert found.done == 2
+    assert found.size_bytes == len(b"paid for") + len(sealed_commit(second))
+    assert store.find(NEW) in (made, second)
+    assert len(beaten) == 4
+    assert orphans(store.root) == []
+
+
 def test_what_a_damaged_record_may_have_spoken_for_is_not_touched(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     made = store.commit(NEW, ".parquet", lambda path: path.write_bytes(b"paid for"), {})
     key = _abandon(somewhere)
     commit, record = f"commits/{NEW}.json", f"attempts/{NEW}/{made.stem}.json"

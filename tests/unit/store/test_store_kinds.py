@@ -31,7 +31,7 @@ LAYERS = (3, 7)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
+    return Store(tmp_path).prepare()
 
 
 def commit(store: Store, kind: str, name: str, content: Content) -> str:

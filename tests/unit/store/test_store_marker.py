@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 import sys
@@ -12,13 +13,14 @@ import pytest
 from places import Somewhere
 from stored import finished_store
 
-from harvest.errors import ConfigError, DamagedStore, InputError
+from harvest.errors import ConfigError, InputError, StoreError
 from harvest.store.commit import Store
 from harvest.store.export import export
 from harvest.store.gc import sweep
 from harvest.store.key import unit_name
 from harvest.store.sealed import seal
 from harvest.store.verify import verify_store
+from harvest.store.view import publish
 
 UNIT = unit_name("answers", {"of": "a test"})
 
@@ -50,7 +52,7 @@ def test_the_marker_is_made_first_and_once(somewhere: Somewhere):
 def _said(act: str, store: Store) -> str:
     try:
         found = {**ACTS, **LOOKS}[act](store)
-    except (InputError, DamagedStore) as error:
+    except (InputError, StoreError) as error:
         return str(error)
     assert act == "verify"
     return "; ".join(f"{one.path} {one.what}" for one in found)
@@ -62,8 +64,11 @@ def _said(act: str, store: Store) -> str:
     [
         ({"store.json": seal({"format": "value-harvest store", "layout": 99})}, "which is not value-harvest store 1;"),
         ({"store.json": seal({"format": "another", "layout": 1})}, "says another 1, which is not"),
-        ({"thesis.tex": b"mine"}, r"holds other files \(thesis.tex\) and no store.json; name|there is no store at"),
-        ({"commits/x.json": b"mine"}, r"holds other files|store.json is missing"),
+        (
+            {"thesis.tex": b"mine"},
+            r"holds other files \(thesis.tex\) and no store.json; name|there is no store at|sees no store.json",
+        ),
+        ({"commits/x.json": b"mine"}, r"holds other files|store.json is missing|sees no store.json"),
         ({"store.json": b'{"digest":"'}, "store.json was changed"),
         ({"store.json": b""}, "store.json was changed"),
     ],
@@ -82,6 +87,24 @@ def test_what_is_no_store_of_this_layout_is_refused_and_left_alone(
     left = {one.relative_to(root).as_posix(): one.read_bytes() for one in root.rglob("*") if one.is_file()}
     assert left == content
     assert not Path(f"{root}-copy").exists()
+
+
+WRITES: dict[str, Callable[[Store], object]] = {
+    "commit": ACTS["commit"],
+    "write_plan": ACTS["write_plan"],
+    "publish": lambda store: publish(store.place, "0" * 40, ".zarr", [], Path.touch),
+}
+
+
+@pytest.mark.parametrize("act", list(WRITES))
+def test_a_store_that_is_gone_is_not_made_anew_by_who_writes_to_it(somewhere: Somewhere, act: str):
+    store = Store(somewhere.root).prepare()
+    somewhere.files.delete("store.json")
+    with pytest.raises(StoreError, match=rf"is not there on {platform.node()}, .*is it mounted\?") as caught:
+        WRITES[act](store)
+    assert caught.value.ends_run
+    assert "\n" not in str(caught.value)
+    assert somewhere.files.names() == []
 
 
 def test_a_foreign_prefix_is_refused(somewhere: Somewhere):

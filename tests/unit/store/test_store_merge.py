@@ -16,15 +16,16 @@ from harvest.store.key import unit_name
 from harvest.store.merge import merge_moments, merge_rows
 from harvest.store.reader import attributes, digest, is_published, open_merged, open_rows
 from harvest.store.schema import MERGED
-from harvest.store.tree import tree_sha256
+from harvest.store.tree import listing, sha256_of
 from harvest.store.verify import orphans, verify_store
+from harvest.store.view import publish
 
 GROUPS = ["c_voice.zh/和谐/support", "c_voice.zh/和谐/conflict", "c_voice.zh/法治/support"]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
+    return Store(tmp_path).prepare()
 
 
 def _moments(store: Store) -> list[str]:
@@ -88,10 +89,10 @@ def test_an_outsider_opens_the_rows_as_the_contract_says(store: Store):
 def test_the_same_units_make_the_same_bytes(tmp_path: Path):
     paths = []
     for name in "ab":
-        store = Store(tmp_path / name)
+        store = Store(tmp_path / name).prepare()
         paths.append(Path(merge_moments(store, _moments(store), {"model": "m"})))
     assert paths[0].parent.name == paths[1].parent.name
-    assert tree_sha256(paths[0]) == tree_sha256(paths[1])
+    assert sha256_of(listing(paths[0])) == sha256_of(listing(paths[1]))
     assert digest(paths[0]) == digest(paths[1])
 
 
@@ -117,7 +118,7 @@ def test_a_merger_killed_before_its_commit_is_finished_by_the_next(store: Store)
 
 
 def test_a_view_that_was_deleted_in_part_or_whole_is_folded_again_where_it_was(somewhere: Somewhere):
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
     units = _moments(store)
     path = merge_moments(store, units, {})
     whole = open_merged(path).load()
@@ -131,6 +132,23 @@ def test_a_view_that_was_deleted_in_part_or_whole_is_folded_again_where_it_was(s
         xr.testing.assert_identical(open_merged(path).load(), whole)
         assert verify_store(store.root) == []
         assert orphans(store.root) == []
+
+
+def test_a_view_that_cannot_be_mended_leaves_nothing_behind(store: Store):
+    units = _moments(store)
+    path = Path(merge_moments(store, units, {}))
+    (path / "m2" / "zarr.json").unlink()
+
+    def stopped(path: Path) -> None:
+        path.mkdir()
+        (path / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(store.place, path.parent.name, ".zarr", [], stopped)
+    assert orphans(store.root) == []
+    assert merge_moments(store, units, {}) == str(path)
+    assert verify_store(store.root) == []
 
 
 def test_missing_units_are_counted(store: Store):

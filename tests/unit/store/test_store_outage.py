@@ -52,7 +52,7 @@ OUTAGES = {
 @pytest.mark.parametrize("outage", list(OUTAGES))
 def test_an_outage_in_the_middle_of_commits_loses_nothing(own_server: S3, outage: str):
     (stop, go_on), sentence = OUTAGES[outage]
-    store = Store(new_prefix(own_server).root)
+    store = Store(new_prefix(own_server).root).prepare()
     committed: list[str] = []
     caught: list[BaseException] = []
 

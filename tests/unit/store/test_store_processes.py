@@ -93,8 +93,8 @@ def _race(code: str, root: Path | str, num: int, rounds: int = 1) -> list[list[s
 
 
 def test_racing_processes_agree_and_the_bytes_match_the_record(somewhere: Somewhere):
-    seen = _race(RACER, somewhere.root, 4, rounds=len(UNITS))
-    store = Store(somewhere.root)
+    store = Store(somewhere.root).prepare()
+    seen = _race(RACER, store.root, 4, rounds=len(UNITS))
     winners = [store.find(unit) for unit in UNITS]
     assert seen == [[winner.attempt] * 4 for winner in winners]
     assert len({winner.provenance["pid"] for winner in winners}) > 1, "no race took place"

@@ -12,10 +12,11 @@ import pytest
 from places import S3, Somewhere, new_folder, new_prefix
 from stored import commit_moments, finished_store, random_questions
 
-from harvest.errors import InputError
+from harvest.errors import DamagedStore, InputError
 from harvest.store.commit import Store
 from harvest.store.gc import sweep
 from harvest.store.key import unit_name
+from harvest.store.sealed import seal, unseal
 from harvest.store.verify import Damage, orphans, verify_store
 
 
@@ -145,6 +146,38 @@ def test_every_swap_of_two_alike_files_is_named(folder: Somewhere, room: str):
                 folder.files.write(other, b)
     assert num_swaps > 0
     assert verify_store(folder.root, grace_s=0) == []
+
+
+def test_every_swap_of_the_marker_with_a_record_is_named(folder: Somewhere):
+    marker, keys = folder.files.read("store.json"), list(filter(_is_record, folder.files.names()))
+    keys.remove("store.json")
+    for key in keys:
+        data = folder.files.read(key)
+        folder.files.write("store.json", data)
+        folder.files.write(key, marker)
+        assert _unnamed(folder, ["store.json", key]) == []
+        with pytest.raises(DamagedStore, match=r"store\.json was changed"):
+            Store(folder.root).check()
+        # the record alone
+        folder.files.write("store.json", marker)
+        assert _unnamed(folder, [key]) == []
+        sweep(Store(folder.root), 0, delete=True)
+        folder.files.write(key, data)
+    assert len(keys) >= 18
+    assert verify_store(folder.root, grace_s=0) == []
+
+
+@pytest.mark.parametrize("body", [{}, {"unit": "u"}, {"files": 1}, {"files": [["a", 1]]}, {"attempt": 7}], ids=str)
+def test_what_is_sealed_and_no_record_is_damage(folder: Somewhere, body: dict[str, object]):
+    unit = Store(folder.root).commits("answers")[0].unit
+    key = f"commits/{unit}.json"
+    data = folder.files.read(key)
+    whole = unseal(data, key) if body else {}
+    folder.files.write(key, seal({**whole, **body}))
+    with pytest.raises(DamagedStore, match=r"was changed|is the record of u"):
+        Store(folder.root).find(unit)
+    assert _unnamed(folder, [key]) == []
+    folder.files.write(key, data)
 
 
 def test_files_that_do_not_belong_are_named(place: Somewhere):
