@@ -60,6 +60,11 @@ def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
 
     Raises InputError if a stage before it has not been run with these settings.
     """
+    with run.progress.stage(name):
+        return _run_stage(name, run, fleet)
+
+
+def _run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
     stage = STAGES[name]
     for before in _before(name):
         if not run.folder.is_finished(before, _inputs(before, run), STAGES[before].outputs):

@@ -158,7 +158,7 @@ WHOLE = {
     "plan.json": {"store": "/s", "plan": "0" * 40, "quarantined": {}},
     "capture.json": {"plan": "0" * 40, "merged": "/m.zarr", "rows": None, "histogram": None},
     "progress.json": {
-        "stage": "capture", "state": "done", "host": "h", "time": "t", "pid": 1, "process": None, "sequence": 1,
+        "stage": "capture", "state": "finished", "host": "h", "time": "t", "pid": 1, "process": None, "sequence": 1,
         "done": 1, "total": 2, "engines": 1, "retries": 0, "quarantined": 0,
         "tokens_done": 1.0, "tokens": 2, "elapsed_s": 1, "tokens_per_s": None, "eta_s": None,
     },
