@@ -94,13 +94,20 @@ class RunFolder:
             raise InputError(f"{path}: no such file; run `value-harvest {stage} STUDY.yaml` first")
         return sha256(path.read_bytes()).hexdigest()
 
-    def stage(self, name: str, inputs: Any, outputs: Sequence[str], work: Callable[[], None]) -> bool:
-        """Do the work unless it is finished for these inputs; whether it was done now."""
-        if self.is_finished(name, inputs, outputs):
+    def stage(
+        self,
+        name: str,
+        inputs: Any,
+        outputs: Sequence[str],
+        work: Callable[[], None],
+        is_intact: Callable[[], bool] = lambda: True,
+    ) -> bool:
+        """Do the work unless it is finished for these inputs and intact, asked last; whether it was done now."""
+        if self.is_finished(name, inputs, outputs) and is_intact():
             return False
         # made first: from here on the folder is a run's
         self._record(name).parent.mkdir(exist_ok=True)
-        self.forget(name)
+        self._record(name).unlink(missing_ok=True)
         work()
         written = {output: self.file_digest(output, name) for output in outputs}
         write_json(self._record(name), {"inputs": _key(inputs), "outputs": written})
@@ -112,10 +119,6 @@ class RunFolder:
             return False
         now = {output: self.file_digest(output, name) for output in outputs}
         return read_json(self._record(name), name) == {"inputs": _key(inputs), "outputs": now}
-
-    def forget(self, name: str) -> None:
-        """Let the stage be run again."""
-        self._record(name).unlink(missing_ok=True)
 
     def _record(self, name: str) -> Path:
         return self / f".stages/{name}.json"

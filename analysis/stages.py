@@ -52,7 +52,8 @@ class Stage:
     # what it depends on beside those files, as JSON
     work: Callable[[StudyRun, Fleet], None]
     is_intact: Callable[[StudyRun], bool] = lambda run: True  # noqa: ARG005
-    # whether what its outputs name, outside the folder, is still there
+    # whether what its outputs name, outside the folder, is still there; asked of a finished stage alone, for what
+    # other settings left there may be out of reach
 
 
 def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
@@ -77,10 +78,9 @@ def _run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
                 f"{run.folder.root}: some of what {before} left in {run.store.root} is gone; run "
                 f"`value-harvest {before}` again, which mends it, or `value-harvest run` for all"
             )
-    inputs = _inputs(name, run)
-    if not stage.is_intact(run):
-        run.folder.forget(name)
-    return run.folder.stage(name, inputs, stage.outputs, lambda: stage.work(run, fleet))
+    return run.folder.stage(
+        name, _inputs(name, run), stage.outputs, lambda: stage.work(run, fleet), lambda: stage.is_intact(run)
+    )
 
 
 def is_finished(name: str, run: StudyRun) -> bool:

@@ -80,3 +80,23 @@ def test_a_run_that_was_refused_says_stopped(tmp_path, tiny_llama, worked):
         value_harvest._run(study(tmp_path, tiny_llama), ["capture"])
     said = json.loads((tmp_path / "run" / NAME).read_text())
     assert (said["stage"], said["state"]) == ("capture", "stopped")
+
+
+def test_what_other_settings_left_is_not_looked_for(tmp_path, tiny_llama, worked, monkeypatch):
+    """A study that moves to another store must not wait for the one that it leaves."""
+    road, asked = ["respond", "capture"], []
+    value_harvest._run(study(tmp_path, tiny_llama), road)
+
+    def is_intact(run) -> bool:
+        asked.append(run.store.root)
+        return True
+
+    monkeypatch.setitem(STAGES, "capture", replace(STAGES["capture"], is_intact=is_intact))
+    moved = study(tmp_path, tiny_llama, store=str(tmp_path / "elsewhere"))
+    value_harvest._run(moved, road)
+    assert (asked, worked["capture"]) == ([], 2)
+    value_harvest._run(moved, road)
+    assert (asked, worked["capture"]) == ([str(tmp_path / "elsewhere")], 2)
+    monkeypatch.setitem(STAGES, "capture", replace(STAGES["capture"], is_intact=lambda run: False))
+    value_harvest._run(moved, road)
+    assert worked == {"respond": 1, "capture": 3}, "what is gone is mended"
