@@ -79,7 +79,12 @@ def _run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
                 f"`value-harvest {before}` again, which mends it, or `value-harvest run` for all"
             )
     return run.folder.stage(
-        name, _inputs(name, run), stage.outputs, lambda: stage.work(run, fleet), lambda: stage.is_intact(run)
+        name,
+        _inputs(name, run),
+        stage.outputs,
+        lambda: stage.work(run, fleet),
+        is_intact=lambda: stage.is_intact(run),
+        resting=[other for other in STAGES if name in _before(other)],
     )
 
 

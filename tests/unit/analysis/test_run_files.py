@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from analysis.responses import read_responses, write_responses
 from analysis.run_folder import RunFolder, write_json
 from analysis.status import lines, run_status
 from harvest.errors import DamagedStore, InputError, SelectionError, StoreError, UnitsFailed
+from harvest.store.commit import Store
 from harvest.store.key import unit_name
 from harvest.types import Completion, EditPhase, Item, OptionOrder, Prompt
 
@@ -152,6 +154,16 @@ def test_status_counts_the_answers_of_each_stage_and_names_those_given_up(tmp_pa
     said = lines(run_status(folder.root))
     assert "answers of ablate: 2 done, 1 missing, quarantined 1" in said
     assert "  answers-1: OutOfMemory: 3" in said
+
+
+def test_status_looks_into_the_store_of_the_newest_plan_alone(tmp_path: Path):
+    old, new, folder = Store(tmp_path / "old").prepare(), finished_store(tmp_path / "store"), started(tmp_path)
+    for store, stage in ((old, "capture"), (old, "ablate"), (new, "respond")):
+        with planning(folder, store, stage, {"blocks": [], "answers": ["b"]}):
+            pass
+    shutil.rmtree(old.root)
+    status = run_status(folder.root)
+    assert (status["store"], status["units"], [*status["answers"]]) == (new.root, None, ["respond"])
 
 
 WHOLE = {

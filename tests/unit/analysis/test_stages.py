@@ -100,3 +100,27 @@ def test_what_other_settings_left_is_not_looked_for(tmp_path, tiny_llama, worked
     monkeypatch.setitem(STAGES, "capture", replace(STAGES["capture"], is_intact=lambda run: False))
     value_harvest._run(moved, road)
     assert worked == {"respond": 1, "capture": 3}, "what is gone is mended"
+
+
+def test_what_rests_on_a_stage_that_is_done_again_is_not_called_finished(tmp_path, tiny_llama, worked, monkeypatch):
+    settings, seen = study(tmp_path, tiny_llama), []
+    value_harvest._run(settings, ROAD)
+    merged = "m.zarr"
+
+    def work(run, fleet) -> None:
+        seen.append(set(run_status(run.folder.root)["stages"]))
+        write_json(run.folder / "capture.json", {"plan": "0" * 40, "merged": merged})
+
+    capture = replace(STAGES["capture"], work=work, is_intact=lambda run: False)
+    monkeypatch.setitem(STAGES, "capture", capture)
+    value_harvest._run(settings, ["capture"])
+    assert seen == [set(ROAD) - {"capture"}], "it is mended for what rests on it"
+    assert run_status(tmp_path / "run")["stages"] == sorted(ROAD)
+    merged = "other.zarr"
+    value_harvest._run(settings, ["capture"])
+    assert run_status(tmp_path / "run")["stages"] == ["capture", "respond"], "other files"
+    monkeypatch.setitem(STAGES, "capture", replace(capture, is_intact=lambda run: True))
+    value_harvest._run(settings, ROAD)
+    value_harvest._run(study(tmp_path, tiny_llama, capture={"phase": "both"}), ["capture"])
+    assert seen[2:] == [{"respond"}], "other settings, while it is done"
+    assert run_status(tmp_path / "run")["stages"] == ["capture", "respond"]
