@@ -68,7 +68,7 @@ def _run(study: Study, stages: Collection[str]) -> None:
         run.check_selection()
     run.folder.prepare()
     run.store.prepare()
-    with run.fleet(_debug) as fleet:
+    with run.progress.road(), run.fleet(_debug) as fleet:
         for stage in stages:
             done = run_stage(stage, run, fleet)
             print(f"{stage}: {'done' if done else 'finished before'}", flush=True)  # noqa: T201

@@ -17,7 +17,7 @@ from analysis.responses import read_responses
 from analysis.stages import conditions_of, is_finished, role_asked, role_requests
 from analysis.study import StudyRun
 from harvest.capture import KINDS_OF_ROWS, Answered, cut_blocks, missing_tasks, plan_blocks, text_of
-from harvest.generate import Answers, Generation, pending
+from harvest.generate import Answers, Generation
 from harvest.online import Asked, unanswered_blocks
 from harvest.types import Completion, Request
 
@@ -200,7 +200,7 @@ def _ablate(run: StudyRun, answers: Answers) -> Forecast:
     if is_finished("select", run):
         requests = [trial.request for trial in plan_trials(run.trial_prompts, conditions_of(run))]
         keyed = {run.generation.key(request): request for request in requests}
-        missing = list(pending(requests, run.generation, run.store).values())
+        missing = [request for key, request in keyed.items() if key not in answers]
         there = answers.read(key for key in keyed if key in answers)
         kinds = {"answers": {"cached": len(there), "missing": len(missing)}}
         return _stage("ablate", kinds, [_answering("generate", ("answers",), missing, _length(run, there))])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from analysis.run_folder import read_json, write_json
+from harvest.errors import Interrupted
 
 NAME = "progress.json"
 _EVERY_S = 1.0
@@ -23,33 +24,39 @@ _EVERY_S = 1.0
 _WATCH_S = 12.0
 # how long a reader waits for the next line of another host: more than twice what passes between two
 _LOOK_S = 0.1
-_NUMBER, _PERHAPS = (int, float), (int, float, type(None))
-_FIELDS: Mapping[str, type | tuple[type, ...]] = {
-    "stage": str, "state": str, "host": str, "time": str, "pid": int, "process": (int, type(None)), "sequence": int,
-    "done": int, "total": int, "engines": int, "retries": int, "quarantined": int,
-    "tokens_done": _NUMBER, "tokens": _NUMBER, "elapsed_s": _NUMBER, "tokens_per_s": _PERHAPS, "eta_s": _PERHAPS,
-    "waiting_for": (str, type(None)),
+_COUNT, _PERHAPS = (int, type(None)), (int, float, type(None))
+_COUNTED: Mapping[str, type | tuple[type, ...]] = {
+    "done": _COUNT, "total": _COUNT, "engines": _COUNT, "retries": _COUNT, "quarantined": _COUNT,
+    "tokens_done": _PERHAPS, "tokens": _PERHAPS, "elapsed_s": _PERHAPS,
 }  # fmt: skip
-_GOES_ON = ("running", "draining")
+# by the fleet, all of it; the road counts nothing
+_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "stage": str, "state": str, "host": str, "time": str, "pid": int, "process": _COUNT, "sequence": int,
+    **_COUNTED, "tokens_per_s": _PERHAPS, "eta_s": _PERHAPS, "waiting_for": (str, type(None)),
+}  # fmt: skip
+_AT_WORK = ("running", "draining")
+_GOES_ON = (*_AT_WORK, "done", "failed", "begun", "ended")
+# the fleet is through with a stage long before the run is
+_KEPT = "what was committed is kept, run the same command again"
 
 
 class ProgressFile:
-    """Takes what the fleet says and keeps the newest of it in a file, whole or not at all."""
+    """Takes what the road and the fleet say and keeps the newest of it in a file, whole or not at all."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
         self._sequence = 0
         self._written_at = 0.0
-        self._last: tuple[object, object] | None = None
-        # stage and state
+        self._said: Mapping[str, object] | None = None
 
     def __call__(self, said: Mapping[str, object]) -> None:
         """Write it, unless the last line is younger than a second and of the same stage and state."""
-        now, what = self._clock(), (said["stage"], said["state"])
-        if what == self._last and now - self._written_at < _EVERY_S:
+        now, last, self._said = self._clock(), self._said, said
+        is_new = last is None or (last["stage"], last["state"]) != (said["stage"], said["state"])
+        if not is_new and now - self._written_at < _EVERY_S:
             return
-        self._last, self._written_at = what, now
+        self._written_at = now
         self._sequence += 1
         writer = {
             "pid": os.getpid(),
@@ -61,6 +68,27 @@ class ProgressFile:
         # what cannot be written is missed by who looks on, not by the run
         with suppress(OSError):
             write_json(self._path, {**said, **writer})
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A time in which a stage is done, or found finished."""
+        self({"stage": name, "state": "begun"})
+        yield
+        self({"stage": name, "state": "ended"})
+
+    @contextmanager
+    def road(self) -> Iterator[None]:
+        """A time in which stages are done; how it ended is the run's last line."""
+        try:
+            yield
+        except BaseException as error:
+            self._end("interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "stopped")
+            raise
+        self._end("finished")
+
+    def _end(self, state: str) -> None:
+        if self._said is not None:
+            self({**self._said, "state": state})
 
 
 def read_progress(path: Path, watch_s: float = _WATCH_S) -> dict[str, Any] | None:
@@ -74,19 +102,24 @@ def read_progress(path: Path, watch_s: float = _WATCH_S) -> dict[str, Any] | Non
     said = read_json(path, "run", _FIELDS)
     who = f"process {said['pid']} on {said['host']}"
     if said["state"] not in _GOES_ON:
-        return _found(said, False, said["state"])
+        return _found(said, False, _ending(said["state"]))
     if said["host"] == socket.gethostname():
         if _is_running(said["pid"], said.get("process")):
             return _found(said, True, f"{said['state']}, {who}")
-        how = "it died" if said["state"] == "running" else "it was interrupted"
-        return _found(said, False, f"{how}, {who} is gone: what was committed is kept, run the same command again")
+        how = {"draining": "it was interrupted", "failed": "it failed"}.get(said["state"], "it died")
+        return _found(said, False, f"{how}, {who} is gone: {_KEPT}")
     newer = _next_line(path, said, watch_s)
     if newer is not None:
-        return _found(newer, newer["state"] in _GOES_ON, f"{newer['state']}, {who}")
+        goes_on = newer["state"] in _GOES_ON
+        return _found(newer, goes_on, f"{newer['state']}, {who}" if goes_on else _ending(newer["state"]))
     silence = (
         f"cannot be seen from here and said nothing new within {watch_s:g} s (last at {said['time']} by its clock)"
     )
     return _found(said, None, f"{who} {silence}")
+
+
+def _ending(state: str) -> str:
+    return f"{state}: {_KEPT}" if state in ("interrupted", "stopped") else state
 
 
 def _found(said: dict[str, Any], alive: bool | None, what: str) -> dict[str, Any]:
@@ -131,12 +164,14 @@ def _is_running(pid: int, process: int | None) -> bool:
 
 
 def _numbers(said: Mapping[str, Any]) -> str:
+    if any(said.get(name) is None for name in _COUNTED):
+        return str(said["stage"])
     parts = [f"{said['stage']} {said['done']}/{said['total']} tasks"]
     if said["tokens"]:
         parts.append(f"{said['tokens_done']:.0f} of {said['tokens']:.0f} tokens")
-    if said["tokens_per_s"] is not None:
+    if said.get("tokens_per_s") is not None:
         parts.append(f"{said['tokens_per_s']:.0f} tokens/s")
-    if said["eta_s"] is not None and said["state"] in _GOES_ON:
+    if said.get("eta_s") is not None and said["state"] in _AT_WORK:
         parts.append(f"about {said['eta_s']:.0f} s left")
     parts.append(f"{said['engines']} engines, {said['retries']} retries, {said['quarantined']} quarantined")
     if said.get("waiting_for"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -94,16 +94,33 @@ class RunFolder:
             raise InputError(f"{path}: no such file; run `value-harvest {stage} STUDY.yaml` first")
         return sha256(path.read_bytes()).hexdigest()
 
-    def stage(self, name: str, inputs: Any, outputs: Sequence[str], work: Callable[[], None]) -> bool:
-        """Do the work unless it is finished for these inputs; whether it was done now."""
-        if self.is_finished(name, inputs, outputs):
+    def stage(
+        self,
+        name: str,
+        inputs: Any,
+        outputs: Sequence[str],
+        work: Callable[[], None],
+        *,
+        is_intact: Callable[[], bool] = lambda: True,
+        resting: Iterable[str] = (),
+    ) -> bool:
+        """Do the work unless it is finished for these inputs and intact, asked last; whether it was done now.
+
+        The records of the stages that rest on it are dropped where they can't fit any more: at once if the inputs are
+        others, and afterwards if the outputs became others.
+        """
+        if self.is_finished(name, inputs, outputs) and is_intact():
             return False
         # made first: from here on the folder is a run's
         self._record(name).parent.mkdir(exist_ok=True)
-        self.forget(name)
+        path = self._record(name)
+        before = read_json(path, name) if path.is_file() else {}
+        self._forget([name] if before.get("inputs") == _key(inputs) else [name, *resting])
         work()
-        written = {output: self.file_digest(output, name) for output in outputs}
-        write_json(self._record(name), {"inputs": _key(inputs), "outputs": written})
+        now = {"inputs": _key(inputs), "outputs": {output: self.file_digest(output, name) for output in outputs}}
+        if now != before:
+            self._forget(resting)
+        write_json(path, now)
         return True
 
     def is_finished(self, name: str, inputs: Any, outputs: Sequence[str]) -> bool:
@@ -113,9 +130,9 @@ class RunFolder:
         now = {output: self.file_digest(output, name) for output in outputs}
         return read_json(self._record(name), name) == {"inputs": _key(inputs), "outputs": now}
 
-    def forget(self, name: str) -> None:
-        """Let the stage be run again."""
-        self._record(name).unlink(missing_ok=True)
+    def _forget(self, stages: Iterable[str]) -> None:
+        for stage in stages:
+            self._record(stage).unlink(missing_ok=True)
 
     def _record(self, name: str) -> Path:
         return self / f".stages/{name}.json"

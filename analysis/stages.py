@@ -52,7 +52,8 @@ class Stage:
     # what it depends on beside those files, as JSON
     work: Callable[[StudyRun, Fleet], None]
     is_intact: Callable[[StudyRun], bool] = lambda run: True  # noqa: ARG005
-    # whether what its outputs name, outside the folder, is still there
+    # whether what its outputs name, outside the folder, is still there; asked of a finished stage alone, for what
+    # other settings left there may be out of reach
 
 
 def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
@@ -60,6 +61,11 @@ def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
 
     Raises InputError if a stage before it has not been run with these settings.
     """
+    with run.progress.stage(name):
+        return _run_stage(name, run, fleet)
+
+
+def _run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
     stage = STAGES[name]
     for before in _before(name):
         if not run.folder.is_finished(before, _inputs(before, run), STAGES[before].outputs):
@@ -72,10 +78,14 @@ def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
                 f"{run.folder.root}: some of what {before} left in {run.store.root} is gone; run "
                 f"`value-harvest {before}` again, which mends it, or `value-harvest run` for all"
             )
-    inputs = _inputs(name, run)
-    if not stage.is_intact(run):
-        run.folder.forget(name)
-    return run.folder.stage(name, inputs, stage.outputs, lambda: stage.work(run, fleet))
+    return run.folder.stage(
+        name,
+        _inputs(name, run),
+        stage.outputs,
+        lambda: stage.work(run, fleet),
+        is_intact=lambda: stage.is_intact(run),
+        resting=[other for other in STAGES if name in _before(other)],
+    )
 
 
 def is_finished(name: str, run: StudyRun) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ def run_status(root: Path) -> dict[str, Any]:
     planned = {stage: read_planned(folder, stage) for stage in FILES}
     if not (folder / ".stages").is_dir() and not any(planned.values()):
         raise InputError(f"{root}: is not the folder of a run; give the `out` of a study that was started")
-    some = next(filter(None, (planned["capture"], planned["respond"], planned["ablate"])), None)
+    store = _newest_store(folder, planned)
+    # what was planned in a store that the study has left says nothing of it, and the store may be out of reach
+    planned = {stage: one if one and one.store == store else None for stage, one in planned.items()}
     answers = {stage: _answers(folder, stage, planned[stage]) for stage in ("respond", "ablate")}
     status: dict[str, Any] = {
         "stages": sorted(path.stem for path in root.glob(".stages/*.json")),
         "units": _units(folder, planned["capture"]),
-        "store": some.store if some else None,
+        "store": store,
         **dict.fromkeys(NAMES),
         "answers": {stage: found for stage, found in answers.items() if found} or None,
         "progress": progress_file.read_progress(folder / progress_file.NAME),
@@ -42,6 +45,12 @@ def run_status(root: Path) -> dict[str, Any]:
         if planned["capture"] is not None and views.plan == planned["capture"].plan:
             status |= {name: getattr(views, name) for name in NAMES}
     return status
+
+
+def _newest_store(folder: RunFolder, planned: Mapping[str, Planned | None]) -> str | None:
+    """Where the last plan is."""
+    written = {(folder / FILES[stage]).stat().st_mtime_ns: one.store for stage, one in planned.items() if one}
+    return written[max(written)] if written else None
 
 
 def _store(folder: RunFolder, stage: str, planned: Planned) -> Store:

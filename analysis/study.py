@@ -39,6 +39,7 @@ class StudyRun:
         """Raises InputError for the first thing that is wrong with the model, a benchmark or a prompt."""
         self.study = study
         self.folder = RunFolder(study.out)
+        self.progress = ProgressFile(self.folder / progress_file.NAME)
         self.store = Store(study.store_path, study.store.fsync)
         self.checkpoint = read_checkpoint(study.model.path)
         refuse_unsupported(study.model.path, {})
@@ -195,7 +196,7 @@ class StudyRun:
             debug,
             max_engines=cluster.max_engines,
             policy=Policy(cluster.max_attempts, deadline_s=cluster.deadline_s, drain_s=cluster.drain_s),
-            on_progress=ProgressFile(self.folder / progress_file.NAME),
+            on_progress=self.progress,
             gpus_per_engine=cluster.gpus_per_engine,
             bind_cores=cluster.bind_cores,
             dashboard_host=cluster.dashboard_host if cluster.dashboard else None,

@@ -93,7 +93,11 @@ class PacedEngine:
 class Unkept:
     """A capture of which nothing is kept."""
 
-    def measure(self, engine: PacedEngine) -> RequestRows:
+    def wanted(self) -> bool:
+        return True
+
+    def measure(self, engine: PacedEngine, wanted: bool) -> RequestRows:
+        del wanted
         return engine.capture(())
 
     def keep(self, rows: RequestRows) -> int:

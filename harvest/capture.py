@@ -155,14 +155,15 @@ class CaptureTask:
         """Names the task."""
         return self.block.units[self.kinds[0]]
 
-    def measure(self, engine: Engine) -> Measured | None:
-        """The pass, unless all that it is for has been committed since the task was made."""
-        kinds = tuple(kind for kind in self.kinds if self.store.find(self.block.units[kind]) is None)
-        if not kinds:
-            return None
+    def wanted(self) -> tuple[str, ...]:
+        """The kinds that nobody has committed since the task was made."""
+        return tuple(kind for kind in self.kinds if self.store.find(self.block.units[kind]) is None)
+
+    def measure(self, engine: Engine, wanted: tuple[str, ...]) -> Measured:
+        """The pass, for these kinds."""
         result, wall_s = timed(partial(self._pass, engine))
         work = Pass("replay", wall_s, self.block.forwarded)
-        return Measured(kinds, result, engine.layers, provenance(engine.provenance, work), work.tokens)
+        return Measured(wanted, result, engine.layers, provenance(engine.provenance, work), work.tokens)
 
     def _pass(self, engine: Engine) -> RequestRows | NDArray[np.int64]:
         block = self.block
@@ -171,10 +172,8 @@ class CaptureTask:
         assert block.histogram is not None
         return engine.histogram(block.texts, block.histogram)
 
-    def keep(self, measured: Measured | None) -> int:
+    def keep(self, measured: Measured) -> int:
         """Commit what was measured; the tokens that were forwarded for it."""
-        if measured is None:
-            return 0
         commit_measured(self.store, self.block, measured)
         return measured.tokens
 

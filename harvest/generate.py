@@ -6,9 +6,10 @@ some hundred; the commit names the keys it holds, so a study finds every answer 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -98,22 +99,20 @@ class GenerationTask:
     def unit(self) -> str:
         return answers_unit(self.keys)
 
-    def measure(self, engine: Engine) -> Generated | None:
-        """The answers that nobody has committed since the task was made; None if all are there."""
+    def wanted(self) -> dict[str, Request]:
+        """The requests that nobody has answered since the task was made, by key."""
         there = answered_by_now(self.store, self.keys)
-        asked = {key: request for key, request in zip(self.keys, self.requests, strict=True) if key not in there}
-        if not asked:
-            return None
-        requests = tuple(asked.values())
+        return {key: request for key, request in zip(self.keys, self.requests, strict=True) if key not in there}
+
+    def measure(self, engine: Engine, wanted: Mapping[str, Request]) -> Generated:
+        requests = tuple(wanted.values())
         completions, wall_s = timed(lambda: engine.answer(requests, self.sampling))
         prefilled = sum(len(request.prompt_token_ids) for request in requests)
         work = Pass("generate", wall_s, prefilled, sum(len(done.token_ids) for done in completions))
-        return Generated(tuple(asked), completions, provenance(engine.provenance, work), work.tokens)
+        return Generated(tuple(wanted), completions, provenance(engine.provenance, work), work.tokens)
 
-    def keep(self, measured: Generated | None) -> int:
+    def keep(self, measured: Generated) -> int:
         """Commit what was generated; the tokens that were forwarded and sampled for it."""
-        if measured is None:
-            return 0
         commit_answers(self.store, measured.keys, measured.completions, measured.source)
         return measured.tokens
 
@@ -153,6 +152,10 @@ class Answers:
         return found
 
 
+_looking = Lock()
+# tasks of one process ask from several threads
+
+
 @cache
 def _seen_here(store: Store) -> Answers:
     return Answers(store)
@@ -160,9 +163,10 @@ def _seen_here(store: Store) -> Answers:
 
 def answered_by_now(store: Store, keys: Iterable[str]) -> set[str]:
     """Those of the keys whose answers are committed; cheap to ask again and again in one process."""
-    answers = _seen_here(store)
-    answers.refresh()
-    return {key for key in keys if key in answers}
+    with _looking:
+        answers = _seen_here(store)
+        answers.refresh()
+        return {key for key in keys if key in answers}
 
 
 def pending(requests: Sequence[Request], generation: Generation, store: Store) -> dict[str, Request]:

@@ -65,23 +65,22 @@ class OnlineTask:
     def keys(self) -> tuple[str, ...]:
         return _keys(self.blocks, self.generation)
 
-    def measure(self, engine: Engine) -> Answering | None:
-        """Answers and rows of those blocks of which nobody has answered a prompt since; None if there are none."""
+    def wanted(self) -> tuple[Block, ...]:
+        """The blocks of which nobody has answered a prompt since the task was made."""
         there = answered_by_now(self.store, self.keys)
-        blocks = tuple(block for block in self.blocks if there.isdisjoint(_keys([block], self.generation)))
-        if not blocks:
-            return None
-        prompts = [asked.prompt.token_ids for block in blocks for asked in block]
+        return tuple(block for block in self.blocks if there.isdisjoint(_keys([block], self.generation)))
+
+    def measure(self, engine: Engine, wanted: tuple[Block, ...]) -> Answering:
+        """Their answers and rows."""
+        prompts = [asked.prompt.token_ids for block in wanted for asked in block]
         sampling, phase = self.generation.sampling, self.capturing.phase
         (completions, rows), wall_s = timed(lambda: engine.answer_and_capture(prompts, sampling, phase))
         work = Pass("online", wall_s, sum(map(len, prompts)), sum(len(done.token_ids) for done in completions))
         source = provenance(engine.provenance, work)
-        return Answering(blocks, completions, rows, engine.layers, source, work.tokens)
+        return Answering(wanted, completions, rows, engine.layers, source, work.tokens)
 
-    def keep(self, measured: Answering | None) -> int:
+    def keep(self, measured: Answering) -> int:
         """Commit what was measured; the tokens that were forwarded and sampled for it."""
-        if measured is None:
-            return 0
         done = 0
         for block in measured.blocks:
             here = slice(done, done + len(block))

@@ -44,8 +44,9 @@ def narrowed(rows: RequestRows, widths: Sequence[int]) -> RequestRows:
 
 
 def run_task(task: Any, engine: Any) -> int:
-    """Both steps of a task, as an engine's seat takes them."""
-    return task.keep(task.measure(engine))
+    """All steps of a task, as an engine's seat takes them."""
+    wanted = task.wanted()
+    return task.keep(task.measure(engine, wanted)) if wanted else 0
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """What sits in an actor: an engine that runs whatever task it is handed. Importing this loads no vLLM.
 
-A task has two steps: measuring, always in the engine's one thread, and keeping, in the thread that called. While one
-caller commits what it measured, another's measuring goes on.
+A task has three steps: asking what of it is wanted still, and keeping, in the thread that called, and measuring
+between them, always in the engine's one thread. While one caller waits for the store, another's measuring goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _MAX_HELD = 2
 class EngineTask(Protocol):
     """A generation or a capture: both know what to do with an engine."""
 
-    def measure(self, engine: Engine) -> Any: ...
+    def wanted(self) -> Any:
+        """What nobody has committed since the task was made; empty if there is nothing left to do."""
+
+    def measure(self, engine: Engine, wanted: Any) -> Any: ...
 
     def keep(self, measured: Any) -> int: ...
 
@@ -62,9 +65,12 @@ class SeatedEngine:
         self._room = BoundedSemaphore(_MAX_HELD)
 
     def __call__(self, task: EngineTask) -> int:
-        """Tokens that the engine worked on; raises what either step raises."""
+        """Tokens that the engine worked on; raises what any step raises."""
         with self._room:
-            measured = self._thread.submit(task.measure, self._engine).result()
+            wanted = task.wanted()
+            if not wanted:
+                return 0
+            measured = self._thread.submit(task.measure, self._engine, wanted).result()
             return task.keep(measured)
 
     def close(self) -> None:

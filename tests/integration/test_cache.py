@@ -379,7 +379,7 @@ def test_two_studies_at_once_share_a_store_even_when_a_clock_jumps(desk: Desk, s
     assert (commits(together.store), attempts(together.store)) == (before, attempts_before)
     status = json.loads(run("status", together.root / "other", "--json").stdout)
     assert status["units"]["missing"] == status["answers"]["ablate"]["missing"] == 0
-    assert (status["progress"]["state"], status["progress"]["alive"]) == ("done", False)
+    assert (status["progress"]["state"], status["progress"]["alive"]) == ("finished", False)
 
     # alone, on a store of its own
     lone = Desk(desk.root / "lone", desk.model, desk.fleet)

@@ -10,11 +10,12 @@ import pytest
 from captured import MadeUpEngine, run_task
 
 from analysis.forecast import Forecast, forecast, sentences
+from analysis.interventions import Condition, _baseline
 from analysis.settings import Study
 from analysis.study import StudyRun
 from harvest.capture import Answered, missing_tasks, plan_blocks
 from harvest.generate import Answers, GenerationTask
-from harvest.types import Completion, Request
+from harvest.types import Completion, EditPhase, Request
 
 LENGTHS = random.Random(3)
 NUM = 40
@@ -95,6 +96,27 @@ def test_nothing_is_there_at_first_and_the_longest_answers_are_feared(run: Study
     assert not (tmp_path / "run").exists(), "a forecast writes nothing"
     json.dumps([one.as_json() for one in found.values()])
     assert len(sentences(list(found.values()))) >= 6
+
+
+def test_an_answer_that_comes_meanwhile_is_counted_once(run: StudyRun, monkeypatch: pytest.MonkeyPatch):
+    """Cached or missing: the store is looked at once for both."""
+
+    requests = [Request(prompt.token_ids) for _, prompt in run.trial_prompts]
+    trials = list({run.generation.key(request): request for request in requests}.items())
+
+    def answer_trials(number: int) -> None:
+        keys, some = zip(*trials[:number], strict=True)
+        run_task(GenerationTask(keys, some, run.generation.sampling, run.store), engine(run))
+
+    def conditions(run: StudyRun) -> list[Condition]:
+        answer_trials(4)
+        return [_baseline(group, EditPhase.BOTH) for group in dict.fromkeys(item.group for item in run.items)]
+
+    monkeypatch.setattr("analysis.forecast.is_finished", lambda stage, run: stage == "select")
+    monkeypatch.setattr("analysis.forecast.conditions_of", conditions)
+    answer_trials(2)
+    (found,) = forecast(run, ["ablate"])
+    assert found.kinds["answers"] == {"cached": 2, "missing": len(trials) - 2}
 
 
 def test_what_is_foretold_of_known_answers_is_what_is_paid(run: StudyRun):

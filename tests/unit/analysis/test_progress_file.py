@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from analysis.progress_file import ProgressFile, read_progress
 from analysis.run_folder import write_json
+from harvest.errors import InputError, Interrupted
 
 PROJECT = Path(__file__).parents[3]
 SAID = {
@@ -47,11 +49,35 @@ def test_a_line_is_written_at_most_once_a_second_but_a_new_state_at_once(tmp_pat
 def test_no_file_is_no_progress_and_a_run_that_ended_is_not_alive(tmp_path: Path):
     path = tmp_path / "progress.json"
     assert read_progress(path) is None
-    for state in ("done", "failed"):
-        ProgressFile(path)({**SAID, "state": state})
+    kept = ": what was committed is kept, run the same command again"
+    ends = {None: "finished", InputError: f"stopped{kept}", Interrupted: f"interrupted{kept}"}
+    for error, said in ends.items():
+        progress = ProgressFile(path)
+        with suppress(InputError, Interrupted), progress.road():
+            progress({**SAID, "state": "failed"})
+            if error is not None:
+                raise error("x")
         found = read_progress(path)
         assert (found["alive"], found["done"], found["eta_s"]) == (False, 3, 18.0)
-        assert found["summary"].endswith(f"0 quarantined; {state}")
+        assert found["summary"].endswith(f"0 quarantined; {said}")
+
+
+def test_a_run_lives_between_the_stages_that_need_engines(tmp_path: Path):
+    """While it merges, selects, scores and reports the fleet has nothing to say."""
+    path = tmp_path / "progress.json"
+    progress, who = ProgressFile(path), f"process {os.getpid()} on {socket.gethostname()}"
+    seen = []
+    with progress.road():
+        with progress.stage("capture"):
+            progress({**SAID, "state": "done"})
+            seen.append(read_progress(path))
+        with progress.stage("select"):
+            seen.append(read_progress(path))
+        seen.append(read_progress(path))
+    assert [one["alive"] for one in seen] == [True] * 3
+    assert seen[0]["summary"].endswith(f"0 quarantined; done, {who}")
+    assert [one["summary"] for one in seen[1:]] == [f"select; begun, {who}", f"select; ended, {who}"]
+    assert read_progress(path)["summary"] == "select; finished"
 
 
 def test_a_run_that_goes_on_says_where_it_is(tmp_path: Path):
@@ -91,12 +117,14 @@ time.sleep(60)
         reused = read_progress(path)
         rewrite(path, state="draining")
         drained = read_progress(path)
+        rewrite(path, state="done")
+        merging = read_progress(path)
     finally:
         child.kill()
         child.wait()
     assert time.monotonic() - began < 2
     assert "it was interrupted, process" in drained["summary"]
-    for found in (zombie, gone, reused):
+    for found in (zombie, gone, reused, merging):
         assert found["alive"] is False
         assert "it died, process" in found["summary"]
         assert "run the same command again" in found["summary"]

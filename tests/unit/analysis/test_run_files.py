@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from analysis.responses import read_responses, write_responses
 from analysis.run_folder import RunFolder, write_json
 from analysis.status import lines, run_status
 from harvest.errors import DamagedStore, InputError, SelectionError, StoreError, UnitsFailed
+from harvest.store.commit import Store
 from harvest.store.key import unit_name
 from harvest.types import Completion, EditPhase, Item, OptionOrder, Prompt
 
@@ -154,11 +156,21 @@ def test_status_counts_the_answers_of_each_stage_and_names_those_given_up(tmp_pa
     assert "  answers-1: OutOfMemory: 3" in said
 
 
+def test_status_looks_into_the_store_of_the_newest_plan_alone(tmp_path: Path):
+    old, new, folder = Store(tmp_path / "old").prepare(), finished_store(tmp_path / "store"), started(tmp_path)
+    for store, stage in ((old, "capture"), (old, "ablate"), (new, "respond")):
+        with planning(folder, store, stage, {"blocks": [], "answers": ["b"]}):
+            pass
+    shutil.rmtree(old.root)
+    status = run_status(folder.root)
+    assert (status["store"], status["units"], [*status["answers"]]) == (new.root, None, ["respond"])
+
+
 WHOLE = {
     "plan.json": {"store": "/s", "plan": "0" * 40, "quarantined": {}},
     "capture.json": {"plan": "0" * 40, "merged": "/m.zarr", "rows": None, "histogram": None},
     "progress.json": {
-        "stage": "capture", "state": "done", "host": "h", "time": "t", "pid": 1, "process": None, "sequence": 1,
+        "stage": "capture", "state": "finished", "host": "h", "time": "t", "pid": 1, "process": None, "sequence": 1,
         "done": 1, "total": 2, "engines": 1, "retries": 0, "quarantined": 0,
         "tokens_done": 1.0, "tokens": 2, "elapsed_s": 1, "tokens_per_s": None, "eta_s": None,
     },

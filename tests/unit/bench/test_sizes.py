@@ -20,7 +20,7 @@ from harvest.store.schema import MOMENTS, ROWS
 @pytest.mark.parametrize("kind", ["moments", "rows"])
 def test_a_unit_takes_as_many_bytes_and_files_as_predicted(tmp_path: Path, model: Model, kind: str):
     task = capture_task("unit", labels_of(model, "g", 3), (kind,), Store(tmp_path).prepare())
-    task.keep(task.measure(PacedEngine(random_rows(model, 3), 0.0)))
+    task.keep(task.measure(PacedEngine(random_rows(model, 3), 0.0), task.wanted()))
     (unit,) = (tmp_path / "attempts").iterdir()
     below = list(unit.rglob("*"))
     files = [path for path in below if path.is_file() and unit.name not in path.stem and path.parent != unit]

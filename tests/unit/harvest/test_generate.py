@@ -117,7 +117,8 @@ def test_the_first_commit_of_an_answer_counts_for_ever(tmp_path: Path):
 
 def test_a_task_measured_twice_leaves_the_first_answers(tmp_path: Path):
     store = Store(tmp_path / "store").prepare()
-    first, late = (task(store, REQUESTS).measure(Talker(words)) for words in ("first", "second"))
+    all_ = task(store, REQUESTS).wanted()
+    first, late = (task(store, REQUESTS).measure(Talker(words), all_) for words in ("first", "second"))
     for measured in (first, late):
         task(store, REQUESTS).keep(measured)
     assert len(store.commits("answers")) == 1

@@ -37,7 +37,7 @@ class Diary:
 
 @dataclass
 class Step:
-    """A task whose two steps do what a test tells them to."""
+    """A task whose steps do what a test tells them to."""
 
     tokens: int = 1
     before_kept: threading.Event | None = None
@@ -45,8 +45,22 @@ class Step:
     fails_at: str = ""
     diary: Diary = field(default_factory=Diary)
     kept_in: str = ""
+    asked_in: str = ""
+    asked: threading.Event = field(default_factory=threading.Event)
+    wants: tuple[str, ...] = ("all",)
+    while_measured: threading.Event | None = None
 
-    def measure(self, engine: Diary) -> Rows:
+    def wanted(self) -> tuple[str, ...]:
+        self.asked_in = threading.current_thread().name
+        self.asked.set()
+        if self.fails_at == "wanted":
+            raise CaptureError("while asking")
+        return self.wants
+
+    def measure(self, engine: Diary, wanted: tuple[str, ...]) -> Rows:
+        assert wanted == self.wants
+        if self.while_measured is not None:
+            assert self.while_measured.wait(20)
         engine.note()
         self.diary = engine
         engine.measuring += 1
@@ -95,7 +109,8 @@ def test_whoever_calls_the_engine_is_built_used_and_closed_in_one_thread(seat: S
     assert seat(Step(7)) == 7
     seat.close()
     assert len(diary.threads) == 1
-    assert all(task.kept_in.startswith("caller") for task in tasks), "kept in the calling thread"
+    for name in ("asked_in", "kept_in"):
+        assert all(getattr(task, name).startswith("caller") for task in tasks), f"{name}: not the calling thread"
 
 
 def test_the_next_task_is_measured_while_one_is_kept(seat: SeatedEngine):
@@ -106,6 +121,21 @@ def test_the_next_task_is_measured_while_one_is_kept(seat: SeatedEngine):
         assert first.measured.wait(20)
         assert callers.submit(seat, second).result(20) == 2
         assert held.result(20) == 1
+    seat.close()
+
+
+def test_the_store_is_asked_for_the_next_task_while_one_is_measured(seat: SeatedEngine):
+    second = Step(2)
+    first = Step(1, while_measured=second.asked)
+    with ThreadPoolExecutor(2) as callers:
+        assert [one.result(20) for one in [callers.submit(seat, first), callers.submit(seat, second)]] == [1, 2]
+    seat.close()
+
+
+def test_a_task_of_which_nothing_is_wanted_is_not_measured(seat: SeatedEngine):
+    done = Step(3, wants=())
+    assert seat(done) == 0
+    assert not done.measured.is_set()
     seat.close()
 
 
@@ -125,8 +155,8 @@ def test_rows_of_at_most_two_tasks_are_held(seat: SeatedEngine, diary: Diary):
     seat.close()
 
 
-@pytest.mark.parametrize("step", ["measure", "keep"])
-def test_an_error_of_either_step_is_the_caller_s_and_the_seat_goes_on(seat: SeatedEngine, step: str):
+@pytest.mark.parametrize("step", ["wanted", "measure", "keep"])
+def test_an_error_of_any_step_is_the_caller_s_and_the_seat_goes_on(seat: SeatedEngine, step: str):
     for _ in range(3):
         with pytest.raises(CaptureError, match=r"^while "):
             seat(Step(fails_at=step))
