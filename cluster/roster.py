@@ -130,6 +130,10 @@ class Roster:
         else:
             self._num_used_up += 1
 
+    def use_up(self, place: int) -> None:
+        """Once its actor is removed, unforgiven, the place stays empty for the rest of the run."""
+        self._losses[place] = self._policy.max_actor_restarts
+
     def clear_losses(self, place: int) -> None:
         """A task ended there."""
         self._losses[place] = 0

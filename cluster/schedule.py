@@ -163,9 +163,12 @@ class Schedule:
 
     def _fail_building(self, actor: Actor, reason: str, retryable: bool) -> None:
         self._unbuilt.add(actor.place)
+        if not retryable:
+            self._roster.use_up(actor.place)
         self._remove(actor, reason, forgiven=False)
-        hopeless = not self._proven and all(a.place in self._unbuilt for a in self._roster.actors.values())
-        if (not retryable or hopeless) and not self.draining:
+        if self._proven or self.draining:  # one late bad machine says nothing of the workers that run
+            return
+        if not retryable or all(other.place in self._unbuilt for other in self._roster.actors.values()):
             self._out.append(GiveUp(actor.actor_id, reason))
 
     def _lose(self, actor: Actor, reason: str, with_machine: bool) -> None:

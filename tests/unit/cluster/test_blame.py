@@ -215,6 +215,30 @@ def test_a_worker_that_must_not_be_retried_ends_the_run_at_once() -> None:
     assert w.given_up == "ModelError: no such folder"
 
 
+def test_one_late_bad_machine_costs_its_place_and_not_the_run() -> None:
+    w = world(2, *[1] * 6)
+    w.ready(0)
+    del w.starting[1]
+    w.tell(ActorUnbuilt(1, "WrongNode: no vLLM", retryable=False))
+    assert w.given_up == ""
+    assert w.starting == {}, "it would not be built there the next time either"
+    while not w.schedule.finished:
+        w.done(0)
+    assert len(w.ended) == 6
+
+
+def test_bad_machines_alone_end_a_run_whose_good_one_is_lost() -> None:
+    w = world(2, *[1] * 6)
+    w.ready(0)
+    del w.starting[1]
+    w.tell(ActorUnbuilt(1, "WrongNode: no vLLM", retryable=False))
+    w.lose(0)
+    assert w.given_up == ""
+    actor_id, _ = w.starting.popitem()
+    w.tell(ActorUnbuilt(actor_id, "WrongNode: no vLLM here", retryable=False))
+    assert w.given_up == "WrongNode: no vLLM here"
+
+
 def test_the_run_ends_when_every_worker_failed_to_build_and_not_before() -> None:
     w = world(2, 1, 1)
     del w.starting[0]
