@@ -58,7 +58,8 @@ class Roster:
         self._vacant = [place for place in range(self._max_actors) if place not in taken]
         heapify(self._vacant)
         self._losses = [0] * self._max_actors  # by place, in a row
-        self._num_used_up = 0
+        self.num_used_up = 0
+        # places that stay empty
 
     @property
     def has_vacancy(self) -> bool:
@@ -66,7 +67,7 @@ class Roster:
 
         A place that is used up is not made good by one to grow into, unless there is no other actor at all.
         """
-        wanted = max(self._num_actors, min(self._max_actors, self.room)) - self._num_used_up
+        wanted = max(self._num_actors, min(self._max_actors, self.room)) - self.num_used_up
         return bool(self._vacant) and (not self.actors or len(self.actors) < wanted)
 
     def start(self) -> Actor:
@@ -128,7 +129,11 @@ class Roster:
         if self._losses[actor.place] <= self._policy.max_actor_restarts:
             heappush(self._vacant, actor.place)
         else:
-            self._num_used_up += 1
+            self.num_used_up += 1
+
+    def use_up(self, place: int) -> None:
+        """Once its actor is removed, unforgiven, the place stays empty for the rest of the run."""
+        self._losses[place] = self._policy.max_actor_restarts
 
     def clear_losses(self, place: int) -> None:
         """A task ended there."""

@@ -41,7 +41,7 @@ class Schedule:
     def __init__(self, num_actors: int, policy: Policy, max_actors: int | None = None) -> None:
         self.policy = policy
         self._roster = Roster(num_actors, max_actors or num_actors, policy)
-        self._last_loss = (-1, "")
+        self._last_loss = self._last_unbuilt = (-1, "")
         self._proven = False  # some worker was built once: later failures to build one may pass
         self._unbuilt: set[int] = set()  # places that failed to build a worker
         self._clocks = Clocks(policy.deadline_s)
@@ -163,9 +163,13 @@ class Schedule:
 
     def _fail_building(self, actor: Actor, reason: str, retryable: bool) -> None:
         self._unbuilt.add(actor.place)
+        self._last_unbuilt = (actor.actor_id, reason)
+        if not retryable:
+            self._roster.use_up(actor.place)
         self._remove(actor, reason, forgiven=False)
-        hopeless = not self._proven and all(a.place in self._unbuilt for a in self._roster.actors.values())
-        if (not retryable or hopeless) and not self.draining:
+        if self._proven or self.draining:  # one late bad machine says nothing of the workers that run
+            return
+        if not retryable or all(other.place in self._unbuilt for other in self._roster.actors.values()):
             self._out.append(GiveUp(actor.actor_id, reason))
 
     def _lose(self, actor: Actor, reason: str, with_machine: bool) -> None:
@@ -256,6 +260,10 @@ class Schedule:
 
     def _staff(self) -> None:
         """Starts actors, as far as there is work and a vacancy for them."""
+        if not self._proven and self._roster.num_used_up and not self._roster.num_placed:
+            # the others may wait for machines for ever, and nobody would learn why nothing was built
+            self._out.append(GiveUp(*self._last_unbuilt))
+            return
         while len(self._roster) < len(self._open):
             if self._roster.has_vacancy:
                 actor = self._roster.start()

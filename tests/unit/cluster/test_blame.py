@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduled import World, world
 
-from cluster.events import ActorPlaced, ActorUnbuilt, TaskDone, TasksAdded, Tick
+from cluster.events import ActorLost, ActorPlaced, ActorUnbuilt, TaskDone, TasksAdded, Tick
 from cluster.policy import Policy
 from cluster.schedule import Schedule
 from cluster.task import Failure, Task
@@ -215,6 +215,30 @@ def test_a_worker_that_must_not_be_retried_ends_the_run_at_once() -> None:
     assert w.given_up == "ModelError: no such folder"
 
 
+def test_one_late_bad_machine_costs_its_place_and_not_the_run() -> None:
+    w = world(2, *[1] * 6)
+    w.ready(0)
+    del w.starting[1]
+    w.tell(ActorUnbuilt(1, "WrongNode: no vLLM", retryable=False))
+    assert w.given_up == ""
+    assert w.starting == {}, "it would not be built there the next time either"
+    while not w.schedule.finished:
+        w.done(0)
+    assert len(w.ended) == 6
+
+
+def test_bad_machines_alone_end_a_run_whose_good_one_is_lost() -> None:
+    w = world(2, *[1] * 6)
+    w.ready(0)
+    del w.starting[1]
+    w.tell(ActorUnbuilt(1, "WrongNode: no vLLM", retryable=False))
+    w.lose(0)
+    assert w.given_up == ""
+    actor_id, _ = w.starting.popitem()
+    w.tell(ActorUnbuilt(actor_id, "WrongNode: no vLLM here", retryable=False))
+    assert w.given_up == "WrongNode: no vLLM here"
+
+
 def test_the_run_ends_when_every_worker_failed_to_build_and_not_before() -> None:
     w = world(2, 1, 1)
     del w.starting[0]
@@ -223,6 +247,30 @@ def test_the_run_ends_when_every_worker_failed_to_build_and_not_before() -> None
     del w.starting[1]
     w.tell(ActorUnbuilt(1, "OSError: busy", retryable=True))
     assert w.given_up == "OSError: busy"
+
+
+def fail_building(w: World, actor_id: int) -> None:
+    del w.starting[actor_id]
+    w.tell(ActorPlaced(actor_id))
+    w.tell(ActorUnbuilt(actor_id, "RuntimeError: no CUDA", retryable=True))
+
+
+def test_why_no_worker_was_built_is_told_though_another_waits_for_a_machine() -> None:
+    w = world(2, 1, 1, policy=Policy(max_actor_restarts=2))
+    for actor_id in (0, 2, 3):
+        assert w.given_up == ""
+        fail_building(w, actor_id)
+    assert w.given_up == "RuntimeError: no CUDA"
+
+
+def test_why_no_worker_was_built_is_told_though_the_last_machine_was_lost() -> None:
+    w = world(2, 1, 1, policy=Policy(max_actor_restarts=0))
+    w.tell(ActorPlaced(1))
+    fail_building(w, 0)
+    assert w.given_up == "", "the other may yet be built"
+    del w.starting[1]
+    w.tell(ActorLost(1, "the node has died", with_machine=True))
+    assert w.given_up == "RuntimeError: no CUDA"
 
 
 def test_a_place_that_loses_actors_in_a_row_stays_empty_and_the_rest_goes_on() -> None:
