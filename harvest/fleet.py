@@ -47,6 +47,8 @@ class Fleet:
     bind_cores: bool = True
     dashboard_host: str | None = None
     # of a Ray of our own; None: no dashboard
+    failed: dict[str, str] = field(default_factory=dict, init=False)
+    # what the last run gave up by now: the reason, by task
     _pool: Pool | None = field(default=None, init=False)
 
     @property
@@ -54,32 +56,36 @@ class Fleet:
         return self._pool is not None
 
     def run(self, stage: str, tasks: Sequence[Task]) -> None:
-        """Run all tasks; what they do is in the store afterwards.
+        """Run all tasks; what they do is in the store afterwards, and what was given up in `failed`, however it ends.
 
         Raises UnitsFailed, naming the first, if any was given up; the others are done then. Raises ModelError or
         EngineError if no engine can be opened, Interrupted if a signal came, and what a task raised if that is
         something that would meet all the others too.
         """
+        self.failed.clear()
         if not tasks:
             return
         pool = self._open()
         try:
             outcome = pool.run(
-                tasks, progress=Progress(stage, listener=self.on_progress), metrics=Metrics(_METRICS, stage)
+                tasks,
+                progress=Progress(stage, listener=self.on_progress),
+                metrics=Metrics(_METRICS, stage),
+                on_failure=lambda failure: self.failed.update({failure.task_id: failure.reason}),
             )
         except (SetupFailed, RunEnded) as error:
             raise self._sentence(stage, error) from error
         if outcome.drained:
+            given_up = f" and {len(outcome.failures)} given up" if outcome.failures else ""
             raise Interrupted(
-                f"{stage}: interrupted with {outcome.done} of {len(tasks)} tasks done; what was committed is kept, run "
-                "the same command again"
+                f"{stage}: interrupted with {outcome.done} of {len(tasks)} tasks done{given_up}; what was committed is "
+                "kept, run the same command again"
             )
         if outcome.failures:
             first = outcome.failures[0]
             raise UnitsFailed(
                 f"{stage}: {len(outcome.failures)} of {len(tasks)} tasks failed, first {first.task_id} after "
-                f"{first.attempts} attempts: {first.reason}; the others are kept, run the same command again",
-                {failure.task_id: failure.reason for failure in outcome.failures},
+                f"{first.attempts} attempts: {first.reason}; the others are kept, run the same command again"
             )
 
     def _sentence(self, stage: str, error: SetupFailed | RunEnded) -> HarvestError:

@@ -22,10 +22,12 @@ FAILED = (
 class Ending:
     """A pool whose runs all end the same way."""
 
-    def __init__(self, how: Outcome | Exception) -> None:
-        self.how = how
+    def __init__(self, how: Outcome | Exception, failures: tuple[Failure, ...] = ()) -> None:
+        self.how, self.failures = how, failures
 
-    def run(self, tasks: Any, **_: Any) -> Outcome:
+    def run(self, tasks: Any, on_failure: Any, **_: Any) -> Outcome:
+        for failure in self.failures:
+            on_failure(failure)
         if isinstance(self.how, Exception):
             raise self.how
         return self.how
@@ -43,6 +45,14 @@ def caused(error: Exception, cause: Exception) -> Exception:
             Outcome(3, (), left=5, drained=True),
             Interrupted,
             "capture: interrupted with 3 of 8 tasks done; what was committed is kept, run the same command again",
+        ),
+        (
+            Outcome(3, (Failure("t1", "ValueError: no", 3),), left=4, drained=True),
+            Interrupted,
+            (
+                "capture: interrupted with 3 of 8 tasks done and 1 given up; what was committed is kept, run the same "
+                "command again"
+            ),
         ),
         (
             Outcome(7, (Failure("t1", "ValueError: no", 3),)),
@@ -76,3 +86,21 @@ def test_every_end_but_a_good_one_is_one_sentence(
         fleet.run("capture", [Task(f"t{i}", None) for i in range(8)])
     assert type(caught.value) is kind
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Outcome(7, (Failure("t1", "ValueError: no", 3),)),
+        Outcome(3, (Failure("t1", "ValueError: no", 3),), left=4, drained=True),
+        caused(RunEnded("StoreError", "s/: full"), StoreError("s/: full; free some")),
+    ],
+)
+def test_what_a_run_gave_up_is_known_however_it_ended_and_until_the_next(how: Outcome | Exception) -> None:
+    fleet = Fleet(EngineOptions(Path("m")), 1)
+    fleet._pool = Ending(how, (Failure("t1", "ValueError: no", 3),))  # type: ignore[assignment]
+    with pytest.raises(RunError):
+        fleet.run("capture", [Task(f"t{i}", None) for i in range(8)])
+    assert fleet.failed == {"t1": "ValueError: no"}
+    fleet.run("ablate", [])
+    assert fleet.failed == {}
