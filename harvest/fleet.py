@@ -5,13 +5,14 @@ Ray and vLLM are imported only when a task really has to run.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cluster.actor import MakeWorker
 from cluster.cores import OnOwnCores
-from cluster.errors import RunEnded, SetupFailed
+from cluster.errors import ClusterError, RunEnded, SetupFailed
 from cluster.metrics import Metrics
 from cluster.policy import Policy
 from cluster.progress import Listener, Progress
@@ -123,17 +124,30 @@ class Fleet:
         return self._pool
 
     def close(self) -> None:
+        """Closes the engines in order. One that fails at it is a warning: all that was asked for is in the store."""
+        try:
+            self._leave(kill=False)
+        except ClusterError as error:
+            sys.stderr.write(f"warning: {error}; all results were written before\n")
+
+    def _leave(self, kill: bool) -> None:
         if self._pool is not None:
             from cluster import launch
 
             pool, self._pool = self._pool, None
             try:
-                pool.close()
+                if kill:
+                    pool.kill()
+                else:
+                    pool.close()
             finally:
                 launch.disconnect()
 
     def __enter__(self) -> Fleet:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._leave(kill=True)

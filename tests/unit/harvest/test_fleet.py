@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import RunEnded, SetupFailed
+from cluster.errors import ClusterError, RunEnded, SetupFailed
 from cluster.task import Failure, Outcome, Task
 from harvest.engine.options import EngineOptions
 from harvest.errors import EngineError, HarvestError, Interrupted, ModelError, RunError, StoreError, UnitsFailed
@@ -104,3 +104,35 @@ def test_what_a_run_gave_up_is_known_however_it_ended_and_until_the_next(how: Ou
     assert fleet.failed == {"t1": "ValueError: no"}
     fleet.run("ablate", [])
     assert fleet.failed == {}
+
+
+class Stopping(Ending):
+    """A pool that cannot be closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__(Outcome(8, ()))
+        self.killed = False
+
+    def close(self) -> None:
+        raise ClusterError("1 worker(s) failed to close, the first with X")
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def test_an_error_stops_the_engines_at_once_and_comes_through() -> None:
+    fleet, pool = Fleet(EngineOptions(Path("m")), 1), Stopping()
+    fleet._pool = pool  # type: ignore[assignment]
+    with pytest.raises(ModelError, match="damaged"), fleet:
+        raise ModelError("m: damaged")
+    assert pool.killed
+    assert not fleet.started
+
+
+def test_an_engine_that_cannot_be_closed_is_a_warning_for_the_results_are_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Fleet(EngineOptions(Path("m")), 1) as fleet:
+        fleet._pool = Stopping()  # type: ignore[assignment]
+    told = "warning: 1 worker(s) failed to close, the first with X; all results were written before\n"
+    assert capsys.readouterr().err == told
