@@ -113,6 +113,8 @@ class Pool:
                     self._work(added, _Told(on_result, on_failure), _Watch(self._build, progress, metrics))
                 failed = False
             finally:
+                if metrics is not None:
+                    metrics.end()
                 if progress is not None:
                     progress.end(self._schedule.counts, failed)
         except BaseException:
