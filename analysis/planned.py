@@ -1,6 +1,6 @@
 """What a stage is about to ask of engines: kept in the store before anything runs, and named in the run's folder.
 
-Beside a finished plan stands what was given up, with the reason.
+Beside the plan stands what was given up, with the reason, once the stage has ended.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.run_folder import RunFolder, is_plain, read_json, write_json
-from harvest.errors import InputError, UnitsFailed
+from harvest.errors import InputError
 from harvest.store.commit import Store
 from harvest.store.key import is_digest
 
@@ -31,14 +31,19 @@ class Planned:
 
 
 @contextmanager
-def planning(folder: RunFolder, store: Store, stage: str, plan: Mapping[str, object]) -> Iterator[dict[str, str]]:
-    """A time in which the plan is carried out; what `store` and `plan` are in the run's files."""
+def planning(
+    folder: RunFolder, store: Store, stage: str, plan: Mapping[str, object], failed: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
+    """A time in which the plan is carried out; what `store` and `plan` are in the run's files.
+
+    `failed` grows meanwhile: the reason by task. It is written down however that time ends.
+    """
     planned, file = {"store": store.root, "plan": store.write_plan(plan)}, folder / FILES[stage]
     write_json(file, {**planned, "quarantined": {}})
     try:
         yield planned
-    except UnitsFailed as error:
-        write_json(file, {**planned, "quarantined": error.failed})
+    except BaseException:
+        write_json(file, {**planned, "quarantined": dict(failed)})
         raise
 
 

@@ -119,7 +119,7 @@ def _inputs(name: str, run: StudyRun) -> dict[str, Any]:
 def _respond(run: StudyRun, fleet: Fleet) -> None:
     """`responses.parquet`: every item's answer under its role."""
     requests = role_requests(run)
-    with planning(run.folder, run.store, "respond", answers_plan(requests, run.responding)):
+    with planning(run.folder, run.store, "respond", answers_plan(requests, run.responding), fleet.failed):
         if run.study.capture.mode == "online":
             completions = answer_online(role_asked(run), run.responding, run.capturing, run.store, fleet)
         else:
@@ -145,7 +145,7 @@ def _capture(run: StudyRun, fleet: Fleet) -> None:
     """`capture.json`: the merged views of every answer's activations."""
     blocks = plan_blocks(read_responses(run.folder / "responses.parquet"), run.capturing)
     plan = {"blocks": [{"group": block.group, "units": dict(block.units)} for block in blocks]}
-    with planning(run.folder, run.store, "capture", plan) as planned:
+    with planning(run.folder, run.store, "capture", plan, fleet.failed) as planned:
         capture(blocks, run.store, fleet)
     write_json(run.folder / "capture.json", {**planned, **_merge(run, blocks)})
 
@@ -256,7 +256,7 @@ def _ablate(run: StudyRun, fleet: Fleet) -> None:
     conditions = conditions_of(run)
     trials = plan_trials(run.trial_prompts, conditions)
     requests = [trial.request for trial in trials]
-    with planning(run.folder, run.store, "ablate", answers_plan(requests, run.generation)):
+    with planning(run.folder, run.store, "ablate", answers_plan(requests, run.generation), fleet.failed):
         completions = generate("ablate", requests, run.generation, run.store, fleet)
     write_conditions(run.folder / "conditions.parquet", conditions)
     write_completions(run.folder / "completions.parquet", trials, completions)

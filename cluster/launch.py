@@ -6,6 +6,7 @@ Ray is imported only here, in `pool`, and only when it is needed: who merely imp
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ PRIVATE = {
 
 _WHERE = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 
+_ADDRESS = re.compile(r"auto|ray://.*|(\S+):(\d{1,5})")
+
 _address: str | None = None
 # what this process is connected to, while it is
 _session_folder = ""
@@ -46,9 +49,9 @@ def connect(
     machine's cores), and `dashboard_host` where its dashboard listens (default: it has none). `debug` shows the
     workers' output. With an address, one line on stderr says so if the cluster is open to others.
 
-    Raises ClusterError if nothing answers at the address, or it has another token, none, another Ray or another
-    Python; if this process is connected to another one; if Ray was imported before without PRIVATE; or for a dashboard
-    that is not installed.
+    Raises ClusterError if the address is none, or nothing answers there, or it has another token, none, another Ray
+    or another Python; if this process is connected to another one; if Ray was imported before without PRIVATE; or for
+    a dashboard that is not installed.
     """
     global _address, _session_folder
     if is_connected():
@@ -74,6 +77,12 @@ def disconnect() -> None:
 
         ray.shutdown()
     _address = None
+
+
+def is_address(address: str) -> bool:
+    """Whether it has the form of a cluster's address; Ray Client's has, and is refused where it is joined."""
+    found = _ADDRESS.fullmatch(address)
+    return found is not None and (found[2] is None or 1 <= int(found[2]) <= 65535)
 
 
 def is_connected() -> bool:
@@ -130,6 +139,11 @@ def _check_dashboard() -> None:
 
 
 def _join(address: str, debug: bool) -> dict[str, Any]:
+    if not is_address(address):
+        raise ClusterError(
+            f"cluster.address: {address!r} is no address of a Ray cluster; give auto, or HOST:PORT such as "
+            "10.0.0.1:6379, or leave it out to run on this machine alone"
+        )
     if address.startswith("ray://"):
         raise ClusterError(
             f"{address}: is Ray Client's address, through which no engine can be run; start the study on a node of the "

@@ -41,6 +41,13 @@ class Metrics:
             if value > self._told[name]:
                 self._counters[name].inc(value - self._told[name], self._tags)
                 self._told[name] = value
-        if counts.actors != self._num_alive:
-            self._num_alive = counts.actors
-            self._engines.set(self._num_alive, self._tags)
+        self._set_alive(counts.actors)
+
+    def end(self) -> None:
+        """The stage's run is over: the next stage's engines are the same ones, and must not count twice."""
+        self._set_alive(0)
+
+    def _set_alive(self, num_alive: int) -> None:
+        if num_alive != self._num_alive:
+            self._num_alive = num_alive
+            self._engines.set(num_alive, self._tags)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ from cluster.events import (
     Drain,
     Event,
     GiveUp,
+    Quarantine,
     RoomSeen,
     StartActor,
     StopActor,
@@ -34,13 +36,14 @@ from cluster.policy import Policy
 from cluster.progress import Progress
 from cluster.schedule import Schedule
 from cluster.signals import drained_by_signals
-from cluster.task import Counts, Outcome, Result, Task
+from cluster.task import Counts, Failure, Outcome, Result, Task
 
 _TURN_S = 0.5  # how late a deadline or a progress line may be
 _LOOK_S = 3.0  # how late a machine that joined is seen
 _PATIENCE_S = 20.0  # how long an actor waits for a machine before anybody is told
 
 OnResult = Callable[[Result], None]
+OnFailure = Callable[[Failure], None]
 
 
 class Pool:
@@ -87,13 +90,16 @@ class Pool:
         on_result: OnResult | None = None,
         progress: Progress | None = None,
         metrics: Metrics | None = None,
+        on_failure: OnFailure | None = None,
     ) -> Outcome:
         """Runs tasks, the costliest first, and hands each result to `on_result` once; results are not kept.
+
+        A task that is given up is told to `on_failure` at once, so that it is known however the run ends.
 
         In the main thread the first SIGINT or SIGTERM drains the run, and the second raises KeyboardInterrupt.
         Raises SetupFailed if no worker can be built, PlacementImpossible if the actors do not fit, ClusterLost if
         none is left, RunEnded for a failure that says it would meet every task. Whatever is raised, also by
-        `on_result`, the actors are killed first.
+        `on_result` and `on_failure`, the actors are killed first.
         """
         added = TasksAdded(tuple(tasks))
         self._drain_asked = False
@@ -104,9 +110,11 @@ class Pool:
             failed = True
             try:
                 with drained_by_signals(self.drain):
-                    self._work(added, on_result, _Watch(self._build, progress, metrics))
+                    self._work(added, _Told(on_result, on_failure), _Watch(self._build, progress, metrics))
                 failed = False
             finally:
+                if metrics is not None:
+                    metrics.end()
                 if progress is not None:
                     progress.end(self._schedule.counts, failed)
         except BaseException:
@@ -151,23 +159,23 @@ class Pool:
         if not self.started:
             self._crew.check_fit(self._num_actors)
 
-    def _work(self, added: TasksAdded, on_result: OnResult | None, watch: _Watch) -> None:
-        self._tell(added, on_result)
+    def _work(self, added: TasksAdded, told: _Told, watch: _Watch) -> None:
+        self._tell(added, told)
         looked = -_LOOK_S
         while not self._schedule.finished:
             if self._drain_asked:
-                self._tell(Drain(), on_result)
+                self._tell(Drain(), told)
             if self._max_actors > self._num_actors and time.monotonic() - looked >= _LOOK_S:
                 looked = time.monotonic()
-                self._tell(RoomSeen(self._crew.room()), on_result)
+                self._tell(RoomSeen(self._crew.room()), told)
             for event in self._crew.listen(_TURN_S):
-                self._tell(event, on_result)
-            self._tell(Tick(), on_result)
+                self._tell(event, told)
+            self._tell(Tick(), told)
             watch.update(self._schedule.counts)
         if self._schedule.ended_by is not None:
             raise self._caused(RunEnded, self._schedule.ended_by)
 
-    def _tell(self, event: Event, on_result: OnResult | None) -> None:
+    def _tell(self, event: Event, told: _Told) -> None:
         for instruction in self._schedule.handle(event, time.monotonic()):
             match instruction:
                 case StartActor(actor_id, place):
@@ -180,8 +188,11 @@ class Pool:
                     self._crew.submit(actor_id, task)
                 case Deliver(actor_id, task_id):
                     result = self._crew.take(actor_id, task_id)
-                    if on_result is not None:
-                        on_result(result)
+                    if told.on_result is not None:
+                        told.on_result(result)
+                case Quarantine(failure):
+                    if told.on_failure is not None:
+                        told.on_failure(failure)
                 case GiveUp(actor_id, reason):
                     if actor_id in self._crew.faults:
                         raise self._caused(SetupFailed, actor_id)
@@ -193,6 +204,14 @@ class Pool:
         if fault.pickled is not None:
             error.__cause__ = pickle.loads(fault.pickled)  # noqa: S301 - our actor's bytes, as all that Ray brings
         return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Who is told what becomes of each task."""
+
+    on_result: OnResult | None
+    on_failure: OnFailure | None
 
 
 class _Watch:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cluster.launch import is_address
 from harvest.errors import ConfigError
 from harvest.prompts.order import OrderRule
 from harvest.stats.histogram import even_edges
@@ -108,6 +109,13 @@ class ClusterSection(Section):
     # torch.compile, and CUDA graphs on a GPU, under which a histogram or an ablation is refused
     fold: Literal["auto", "native", "torch", "triton"] = "auto"
     # how activations are folded: C++ on a CPU, Triton on a GPU, or plain torch; auto takes the first that is there
+
+    @field_validator("address")
+    @classmethod
+    def _can_be_joined(cls, address: str | None) -> str | None:
+        if address is not None and not is_address(address):
+            raise ValueError("give auto, or HOST:PORT of a running Ray cluster such as 10.0.0.1:6379")
+        return address
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClusterSection:

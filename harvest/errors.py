@@ -81,11 +81,6 @@ class CaptureError(RunError):
 class UnitsFailed(RunError):
     """Some units were given up after their retries; the rest is done."""
 
-    def __init__(self, message: str, failed: dict[str, str]) -> None:
-        super().__init__(message)
-        self.failed = failed
-        # the reason of each, by task
-
 
 class Interrupted(RunError):
     """A signal asked the run to end; what ran was finished, the rest was never begun."""

@@ -5,13 +5,14 @@ Ray and vLLM are imported only when a task really has to run.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cluster.actor import MakeWorker
 from cluster.cores import OnOwnCores
-from cluster.errors import RunEnded, SetupFailed
+from cluster.errors import ClusterError, RunEnded, SetupFailed
 from cluster.metrics import Metrics
 from cluster.policy import Policy
 from cluster.progress import Listener, Progress
@@ -47,6 +48,8 @@ class Fleet:
     bind_cores: bool = True
     dashboard_host: str | None = None
     # of a Ray of our own; None: no dashboard
+    failed: dict[str, str] = field(default_factory=dict, init=False)
+    # what the last run gave up by now: the reason, by task
     _pool: Pool | None = field(default=None, init=False)
 
     @property
@@ -54,32 +57,36 @@ class Fleet:
         return self._pool is not None
 
     def run(self, stage: str, tasks: Sequence[Task]) -> None:
-        """Run all tasks; what they do is in the store afterwards.
+        """Run all tasks; what they do is in the store afterwards, and what was given up in `failed`, however it ends.
 
         Raises UnitsFailed, naming the first, if any was given up; the others are done then. Raises ModelError or
         EngineError if no engine can be opened, Interrupted if a signal came, and what a task raised if that is
         something that would meet all the others too.
         """
+        self.failed.clear()
         if not tasks:
             return
         pool = self._open()
         try:
             outcome = pool.run(
-                tasks, progress=Progress(stage, listener=self.on_progress), metrics=Metrics(_METRICS, stage)
+                tasks,
+                progress=Progress(stage, listener=self.on_progress),
+                metrics=Metrics(_METRICS, stage),
+                on_failure=lambda failure: self.failed.update({failure.task_id: failure.reason}),
             )
         except (SetupFailed, RunEnded) as error:
             raise self._sentence(stage, error) from error
         if outcome.drained:
+            given_up = f" and {len(outcome.failures)} given up" if outcome.failures else ""
             raise Interrupted(
-                f"{stage}: interrupted with {outcome.done} of {len(tasks)} tasks done; what was committed is kept, run "
-                "the same command again"
+                f"{stage}: interrupted with {outcome.done} of {len(tasks)} tasks done{given_up}; what was committed is "
+                "kept, run the same command again"
             )
         if outcome.failures:
             first = outcome.failures[0]
             raise UnitsFailed(
                 f"{stage}: {len(outcome.failures)} of {len(tasks)} tasks failed, first {first.task_id} after "
-                f"{first.attempts} attempts: {first.reason}; the others are kept, run the same command again",
-                {failure.task_id: failure.reason for failure in outcome.failures},
+                f"{first.attempts} attempts: {first.reason}; the others are kept, run the same command again"
             )
 
     def _sentence(self, stage: str, error: SetupFailed | RunEnded) -> HarvestError:
@@ -117,17 +124,30 @@ class Fleet:
         return self._pool
 
     def close(self) -> None:
+        """Closes the engines in order. One that fails at it is a warning: all that was asked for is in the store."""
+        try:
+            self._leave(kill=False)
+        except ClusterError as error:
+            sys.stderr.write(f"warning: {error}; all results were written before\n")
+
+    def _leave(self, kill: bool) -> None:
         if self._pool is not None:
             from cluster import launch
 
             pool, self._pool = self._pool, None
             try:
-                pool.close()
+                if kill:
+                    pool.kill()
+                else:
+                    pool.close()
             finally:
                 launch.disconnect()
 
     def __enter__(self) -> Fleet:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._leave(kill=True)

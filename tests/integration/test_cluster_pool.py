@@ -128,12 +128,14 @@ def test_two_tasks_overlap_in_one_actor_and_the_second_may_end_first(folder: Pat
     assert list(results)[-1] == "long", "what stood behind it was not held up by it"
 
 
-def test_a_store_that_is_full_ends_the_run_with_its_own_error_and_what_ran_is_delivered(folder: Path) -> None:
+def test_a_store_that_is_full_ends_the_run_with_its_own_error_and_what_ran_is_delivered_or_told(folder: Path) -> None:
     tasks = [Task("full", ("fill_up", "no space left"), cost=9), *(Task(f"t{i}", ("sleep", 0.2)) for i in range(200))]
     results: list[Result] = []
     pool = Pool(worker_in(folder), 2, num_cpus=CPUS)
+    given_up: list[Failure] = []
     with pytest.raises(RunEnded, match="the run was ended by StoreError: no space left") as caught:
-        pool.run(tasks, results.append)
+        pool.run([Task("bad", ("refuse", "given-up"), cost=10), *tasks], results.append, on_failure=given_up.append)
+    assert [failure.task_id for failure in given_up] == ["bad"]
     assert type(caught.value.__cause__) is StoreError
     assert len(results) <= 6
     assert not pool.started

@@ -20,7 +20,7 @@ from analysis.planned import planning
 from analysis.responses import read_responses, write_responses
 from analysis.run_folder import RunFolder, write_json
 from analysis.status import lines, run_status
-from harvest.errors import DamagedStore, InputError, SelectionError, StoreError, UnitsFailed
+from harvest.errors import DamagedStore, InputError, Interrupted, SelectionError, StoreError, UnitsFailed
 from harvest.store.commit import Store
 from harvest.store.key import unit_name
 from harvest.types import Completion, EditPhase, Item, OptionOrder, Prompt
@@ -140,12 +140,21 @@ def test_status_counts_what_is_committed_of_the_plan(tmp_path: Path):
         run_status(folder.root)
 
 
-def test_status_counts_the_answers_of_each_stage_and_names_those_given_up(tmp_path: Path):
+@pytest.mark.parametrize("ending", [UnitsFailed, Interrupted, StoreError, KeyboardInterrupt])
+def test_status_counts_the_answers_of_each_stage_and_names_those_given_up_however_it_ended(
+    tmp_path: Path, ending: type[BaseException]
+):
     store, folder = finished_store(tmp_path / "store"), started(tmp_path)
-    failed = UnitsFailed("ablate: 1 task failed", {"answers-1": "OutOfMemory: 3"})
-    with pytest.raises(UnitsFailed), planning(folder, store, "ablate", {"answers": ["a", "b", "c"]}):
-        raise failed
-    with planning(folder, store, "respond", {"answers": ["b"]}):
+    failed: dict[str, str] = {}
+
+    def work() -> None:
+        with planning(folder, store, "ablate", {"answers": ["a", "b", "c"]}, failed):
+            failed["answers-1"] = "OutOfMemory: 3"
+            raise ending("ablate: it ends")
+
+    with pytest.raises(ending):
+        work()
+    with planning(folder, store, "respond", {"answers": ["b"]}, {}):
         pass
     assert run_status(folder.root)["answers"] == {
         "respond": {"done": 1, "missing": 0, "quarantined": [], "reasons": {}},
@@ -223,7 +232,7 @@ def test_rubbish_in_a_file_of_the_run_is_one_sentence_or_harmless(tmp_path: Path
 
 def test_a_plan_of_something_else_is_refused(tmp_path: Path):
     store, folder = finished_store(tmp_path / "store"), started(tmp_path)
-    with planning(folder, store, "respond", {"answers": ["a"]}) as planned:
+    with planning(folder, store, "respond", {"answers": ["a"]}, {}) as planned:
         write_json(folder / "plan.json", {**planned, "quarantined": {}})
     with pytest.raises(InputError, match=r"plan.json: names a plan without blocks; run `value-harvest capture"):
         run_status(folder.root)

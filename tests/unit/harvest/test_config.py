@@ -236,6 +236,8 @@ def test_a_pool_cannot_grow_to_fewer_engines_than_it_starts_with(tmp_path: Path)
         (["cluster.gpus_per_engine=1.5"], r"cluster\.gpus_per_engine: .*less than or equal to 1"),
         (["cluster.gpus_per_engine=0"], r"cluster\.gpus_per_engine: .*greater than 0"),
         (["cluster.dashboard=true", "cluster.address=auto"], "the cluster at auto has a dashboard of its own or none"),
+        (["cluster.address=10.0.0.1"], r"cluster\.address: .*give auto, or HOST:PORT .*, not '10\.0\.0\.1'"),
+        (["cluster.address=host:abc"], r"cluster\.address: .*give auto, or HOST:PORT"),
         (["cluster.gpus_per_engine=0.5", "model.tensor_parallel=2"], "for engines on one GPU, .* cut into 2 ranks"),
     ],
 )
