@@ -61,11 +61,6 @@ def run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
 
     Raises InputError if a stage before it has not been run with these settings.
     """
-    with run.progress.stage(name):
-        return _run_stage(name, run, fleet)
-
-
-def _run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
     stage = STAGES[name]
     for before in _before(name):
         if not run.folder.is_finished(before, _inputs(before, run), STAGES[before].outputs):
@@ -78,14 +73,16 @@ def _run_stage(name: str, run: StudyRun, fleet: Fleet) -> bool:
                 f"{run.folder.root}: some of what {before} left in {run.store.root} is gone; run "
                 f"`value-harvest {before}` again, which mends it, or `value-harvest run` for all"
             )
-    return run.folder.stage(
-        name,
-        _inputs(name, run),
-        stage.outputs,
-        lambda: stage.work(run, fleet),
-        is_intact=lambda: stage.is_intact(run),
-        resting=[other for other in STAGES if name in _before(other)],
-    )
+    # whoever is refused writes nothing
+    with run.progress.stage(name):
+        return run.folder.stage(
+            name,
+            _inputs(name, run),
+            stage.outputs,
+            lambda: stage.work(run, fleet),
+            is_intact=lambda: stage.is_intact(run),
+            resting=[other for other in STAGES if name in _before(other)],
+        )
 
 
 def is_finished(name: str, run: StudyRun) -> bool:

@@ -75,11 +75,19 @@ def test_a_run_that_found_everything_done_says_finished_whatever_was_said_before
     assert (said["alive"], said["summary"], said["pid"]) == (False, "score; finished", os.getpid())
 
 
-def test_a_run_that_was_refused_says_stopped(tmp_path, tiny_llama, worked):
-    with pytest.raises(InputError, match="respond was not run with these settings"):
-        value_harvest._run(study(tmp_path, tiny_llama), ["capture"])
-    said = json.loads((tmp_path / "run" / NAME).read_text())
-    assert (said["stage"], said["state"]) == ("capture", "stopped")
+@pytest.mark.parametrize("end", [(InputError, "stopped"), (KeyboardInterrupt, "interrupted")])
+def test_a_run_that_was_broken_off_says_so(end, tmp_path, tiny_llama, worked, monkeypatch):
+    error, state = end
+
+    def work(run, fleet) -> None:
+        assert run_status(run.folder.root)["progress"]["alive"] is True
+        raise error
+
+    monkeypatch.setitem(STAGES, "capture", replace(STAGES["capture"], work=work))
+    with pytest.raises(error):
+        value_harvest._run(study(tmp_path, tiny_llama), ROAD)
+    said = run_status(tmp_path / "run")["progress"]
+    assert (said["stage"], said["state"], said["alive"]) == ("capture", state, False)
 
 
 def test_what_other_settings_left_is_not_looked_for(tmp_path, tiny_llama, worked, monkeypatch):
