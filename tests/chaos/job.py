@@ -150,8 +150,7 @@ class Worker:
         return self._journal.folder / f"doom-{errand.number}-{errand.doom}"
 
     def _die(self, errand: Errand) -> None:
-        self._mark(errand).touch()
-        self._journal.strike(os.getpid(), errand.number, errand.doom)
+        self._journal.strike(os.getpid(), errand.number, errand.doom, self._mark(errand))
 
     def _write_part(self, errand: Errand, write: Callable[[Path], None], path: Path) -> None:
         """Dies, or waits, with so many bytes of the attempt on the disk."""

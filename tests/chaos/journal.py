@@ -78,10 +78,12 @@ class Journal:
                 time.sleep(0.005)
             yield self.num_kept()
 
-    def strike(self, pid: int, number: int, what: str) -> None:
-        """SIGKILL, once there was progress since the last one."""
+    def strike(self, pid: int, number: int, what: str, mark: Path | None = None) -> None:
+        """SIGKILL, once there was progress since the last one; the mark is made then, and not if another came first."""
         with self.after_progress() as kept:
             self.note("struck", number, f"{kept} {what}", pid)
+            if mark is not None:
+                mark.touch()
             os.kill(pid, signal.SIGKILL)
             time.sleep(10 if pid == os.getpid() else 0)  # the signal is on its way
 
