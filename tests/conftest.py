@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from cluster.launch import PRIVATE
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
 # vLLM imports Ray, which reads these only then, and other tests of the same process connect to it later
 os.environ.update(PRIVATE)
+
+# whoever starts the tests in the background may have SIGINT ignored, and every process of theirs would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECT = Path(__file__).parent.parent
 SHARED_DATA = PROJECT.parent / "shared" / "data"

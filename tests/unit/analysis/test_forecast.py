@@ -100,7 +100,7 @@ def test_nothing_is_there_at_first_and_the_longest_answers_are_feared(run: Study
 
 def test_an_answer_that_comes_meanwhile_is_counted_once(run: StudyRun, monkeypatch: pytest.MonkeyPatch):
     """Cached or missing: the store is looked at once for both."""
-
+    run.store.prepare()
     requests = [Request(prompt.token_ids) for _, prompt in run.trial_prompts]
     trials = list({run.generation.key(request): request for request in requests}.items())
 

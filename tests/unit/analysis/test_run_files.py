@@ -168,7 +168,7 @@ def test_status_counts_the_answers_of_each_stage_and_names_those_given_up_howeve
 def test_status_looks_into_the_store_of_the_newest_plan_alone(tmp_path: Path):
     old, new, folder = Store(tmp_path / "old").prepare(), finished_store(tmp_path / "store"), started(tmp_path)
     for store, stage in ((old, "capture"), (old, "ablate"), (new, "respond")):
-        with planning(folder, store, stage, {"blocks": [], "answers": ["b"]}):
+        with planning(folder, store, stage, {"blocks": [], "answers": ["b"]}, {}):
             pass
     shutil.rmtree(old.root)
     status = run_status(folder.root)
