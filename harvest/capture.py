@@ -156,8 +156,8 @@ class CaptureTask:
         return self.block.units[self.kinds[0]]
 
     def wanted(self) -> tuple[str, ...]:
-        """The kinds that nobody has committed since the task was made."""
-        return tuple(kind for kind in self.kinds if self.store.find(self.block.units[kind]) is None)
+        """The kinds that nobody has committed since the task was made, or had all but committed when he was stopped."""
+        return tuple(kind for kind in self.kinds if self.store.settle(self.block.units[kind]) is None)
 
     def measure(self, engine: Engine, wanted: tuple[str, ...]) -> Measured:
         """The pass, for these kinds."""

@@ -97,6 +97,14 @@ class Store:
         """The unit's commit, or None; raises DamagedStore if its record was changed."""
         return attempts.find(self.place, unit_slot(_known(unit)))
 
+    def settle(self, unit: str) -> Commit | None:
+        """The unit's commit, after committing a whole attempt whose writer was stopped one step before; or None.
+
+        Raises as find does, and StoreError if the store can't be written.
+        """
+        slot = unit_slot(_known(unit))
+        return attempts.find(self.place, slot) or attempts.adopt(self.place, slot)
+
     def find_all(self, units: Iterable[str]) -> list[Commit | None]:
         """The commits of many units, in their order."""
         return in_parallel(self.find, units)

@@ -220,6 +220,21 @@ def test_a_task_makes_no_pass_for_what_was_committed_since_it_was_made(tmp_path:
     assert len(list(Path(store.root).glob("attempts/*/*.zarr"))) == 4
 
 
+def test_a_pass_whose_writer_was_stopped_before_the_commit_is_not_made_again(tmp_path: Path):
+    store, engine = Store(tmp_path / "store").prepare(), MadeUpEngine()
+    blocks = plan_blocks([answered("q1"), answered("q2")], EVERYTHING)
+    for task in missing_tasks(blocks, store):
+        run_task(task, MadeUpEngine())
+    commits = {path: path.read_bytes() for path in Path(store.root).glob("commits/*.json")}
+    for path in commits:
+        path.unlink()
+    tasks = missing_tasks(blocks, store)
+    assert len(tasks) == 2
+    assert [run_task(task, engine) for task in tasks] == [0, 0]
+    assert engine.passes == []
+    assert {path: path.read_bytes() for path in Path(store.root).glob("commits/*.json")} == commits
+
+
 def test_units_of_one_pass_say_so_and_what_it_cost(tmp_path: Path):
     store = Store(tmp_path / "store").prepare()
     for task in missing_tasks(plan_blocks([answered("q1"), answered("q2")], EVERYTHING), store):
