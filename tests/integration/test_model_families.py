@@ -105,7 +105,7 @@ def errors(rows: RequestRows, at: int, expected: ReferenceRow) -> tuple[NDArray[
 
 
 def check_exact(rows: RequestRows, rows_expected: list[ReferenceRow], say: Callable[[str], None]) -> None:
-    """Float32: counts exact but for activations whose sign is rounding, means and variances to 1e-5."""
+    """Float32: counts exact but for activations whose sign is rounding, means and deviations to 2e-5."""
     worst, beyond = np.zeros(2), 0
     for at, expected in enumerate(rows_expected):
         assert rows.num_tokens_Q[at] == expected.num_tokens
@@ -115,7 +115,8 @@ def check_exact(rows: RequestRows, rows_expected: list[ReferenceRow], say: Calla
     doubtful = sum(int(expected.near_zero.sum()) for expected in rows_expected)
     say(f"float32: {doubtful} activations within 1e-6 of 0, mean {worst[0]:.0e} and root of m2 {worst[1]:.0e} of rms")
     say(f"{beyond} of {rows.m2_QLF.size} m2 differ by more than 1e-5 of themselves")
-    assert worst.max() <= 1e-5
+    # processors add in different orders: 4e-6 with AVX-512, 1.3e-5 (Granite) with AVX2
+    assert worst.max() <= 2e-5
 
 
 def check_rounded(

@@ -66,10 +66,15 @@ def test_the_merged_view_equals_the_oracle(captured, texts, oracle, group, say):
         assert (np.abs(merged[name] - expected[name]) <= 1e-5 * np.maximum(rms, np.abs(expected[name]))).all(), name
     beyond = int((np.abs(merged["mean"] - expected["mean"]) > 1e-5 * np.abs(expected["mean"])).sum())
     say(f"{beyond} of {rms.size} means differ by more than 1e-5 of themselves: they cancel to nearly 0")
-    np.testing.assert_allclose(merged["m2"], expected["m2"], rtol=1e-5)
+    # of a neuron that is 0 but for rounding, nothing is known below the 1e-6 that decide a sign
+    rounding = 1e-12 * int(expected["token_count"])
+    np.testing.assert_allclose(merged["m2"], expected["m2"], rtol=1e-5, atol=rounding)
     for name in ("question_m2", "question_rate_mean", "question_rate_m2"):
         # a sum of squares is known no better than its neuron's size allows
-        floor = 1e-9 * rms**2 * expected["question_count"]
+        floor = 1e-9 * rms**2 * expected["question_count"] + rounding
+        if "rate" in name:
+            # a rate is as doubtful as its counts: nothing is allowed where no activation's sign is rounding
+            floor = floor + 2 * expected["near_zero"]
         assert (np.abs(merged[name] - expected[name]) <= 1e-5 * expected[name] + floor).all(), name
 
 
